@@ -1,0 +1,16 @@
+//! The rules of Sojourn: what a journey is and what a signal does to an execution.
+//!
+//! Pure: no async, no clock, no randomness, no files, no logging, no order of a hash map. Time and chance come in as data.
+
+pub mod compiled;
+pub mod customer;
+pub mod event;
+pub mod execution;
+pub mod signal;
+pub mod time;
+pub mod value;
+// language (J1)
+pub mod expr;
+pub mod template;
+pub mod wait;
+// rules (J2)

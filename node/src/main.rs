@@ -1,0 +1,2 @@
+//! The binary `sojourn`.
+fn main() {}
