@@ -6,6 +6,8 @@ use crate::template::Template;
 use crate::time::Span;
 use crate::wait::Wait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 /// One version of one journey, ready to decide with.
 #[derive(Debug)]
@@ -265,3 +267,71 @@ pub struct Facts {
 /// The path of a fact, segment by segment: `Books.Invoice.Status`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FactPath(pub Vec<String>);
+
+/// `Books.Invoice.Status`; a segment that is no plain name is written `["Due Date"]`.
+impl fmt::Display for FactPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, segment) in self.0.iter().enumerate() {
+            if is_plain(segment) {
+                write!(f, "{}{segment}", if i == 0 { "" } else { "." })?;
+            } else {
+                write!(f, "[{}]", quote(segment))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for FactPath {
+    type Err = String;
+
+    /// Reads what [`FactPath`] writes.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = |why: &str| format!("`{text}` is no path of a fact: {why}; expected `Application.Object.field`");
+        let mut segments = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            if let Some(quoted) = rest.strip_prefix('[') {
+                let mut read = serde_json::Deserializer::from_str(quoted).into_iter::<String>();
+                let Some(Ok(segment)) = read.next() else {
+                    return Err(refuse("after `[` a text in double quotes must follow"));
+                };
+                let Some(after) = quoted.get(read.byte_offset()..).and_then(|r| r.strip_prefix(']')) else {
+                    return Err(refuse("a `]` is missing"));
+                };
+                segments.push(segment);
+                rest = after;
+            } else {
+                let plain = match rest.strip_prefix('.') {
+                    Some(after) if !segments.is_empty() => after,
+                    Some(_) => return Err(refuse("it begins with a dot")),
+                    None if segments.is_empty() => rest,
+                    None => return Err(refuse("a dot is missing")),
+                };
+                let end = plain.find(['.', '[']).unwrap_or(plain.len());
+                let (segment, after) = plain.split_at(end);
+                if !is_plain(segment) {
+                    return Err(refuse(&format!("`{segment}` is no plain name")));
+                }
+                segments.push(segment.to_owned());
+                rest = after;
+            }
+        }
+        if segments.is_empty() {
+            return Err(refuse("it is empty"));
+        }
+        Ok(FactPath(segments))
+    }
+}
+
+/// Whether a segment can be written without brackets.
+fn is_plain(segment: &str) -> bool {
+    !segment.is_empty()
+        && !segment.starts_with(|c: char| c.is_ascii_digit())
+        && segment.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// The segment as a JSON text, which is also a CEL text.
+fn quote(segment: &str) -> String {
+    serde_json::Value::from(segment).to_string()
+}

@@ -10,7 +10,9 @@ pub mod signal;
 pub mod time;
 pub mod value;
 // language (J1)
+pub mod compile;
 pub mod expr;
+pub mod problem;
 pub mod template;
 pub mod wait;
 // rules (J2)
