@@ -1,8 +1,10 @@
 //! The customer record: who the customer is and which runs of which journeys it has or had.
 //! Knows nothing of recent signal ids and of decision chains: those are the owner's.
 
+use crate::event::{Event, What};
 use crate::execution::Status;
-use crate::signal::Identifier;
+use crate::limits;
+use crate::signal::{Identifier, Signal};
 use crate::time::Time;
 use crate::value::Value;
 use std::collections::BTreeMap;
@@ -57,4 +59,112 @@ pub struct CustomerChange {
     pub identifiers: Vec<Identifier>,
     /// Attributes that are new or newer.
     pub attributes: BTreeMap<String, Attribute>,
+    /// Names of identifiers and attributes for which the record has no room: they were not taken.
+    pub left_out: Vec<String>,
+}
+
+impl Run {
+    /// Whether it has not ended; a held one is active too.
+    pub fn is_active(&self) -> bool {
+        matches!(self.status, Status::Active | Status::Held)
+    }
+}
+
+impl Customer {
+    /// A customer of whom nothing but the key is known.
+    pub fn new(key: Identifier) -> Customer {
+        Customer { identifiers: vec![key.clone()], key, attributes: BTreeMap::new(), runs: Vec::new() }
+    }
+
+    /// What a signal changes: identifiers that were not known, attributes that are new or not older than those known.
+    /// What would go beyond the limits of `limits` is left out and named.
+    pub fn change(&self, signal: &Signal, at: Time) -> CustomerChange {
+        let mut change = CustomerChange::default();
+        for identifier in &signal.identifiers {
+            let known = self.identifiers.contains(identifier) || change.identifiers.contains(identifier);
+            let full = self.identifiers.len() + change.identifiers.len() >= limits::CUSTOMER_IDENTIFIERS;
+            if !known && full {
+                change.left_out.push(identifier.name.clone());
+            } else if !known {
+                change.identifiers.push(identifier.clone());
+            }
+        }
+        let occurred = signal.time.map_or(at, |t| t.min(at));
+        let mut count = self.attributes.len();
+        let mut bytes: usize = self.attributes.iter().map(|(name, a)| name.len() + a.value.weight()).sum();
+        for (name, value) in &signal.attributes {
+            let known = self.attributes.get(name);
+            let older = known.is_some_and(|k| k.occurred > occurred);
+            let same = known.is_some_and(|k| k.occurred == occurred && k.value == *value);
+            if older || same {
+                continue;
+            }
+            let room = known.map_or(0, |k| name.len() + k.value.weight());
+            let after = bytes - room + name.len() + value.weight();
+            if (known.is_none() && count >= limits::ATTRIBUTES) || after > limits::ATTRIBUTE_BYTES {
+                change.left_out.push(name.clone());
+                continue;
+            }
+            bytes = after;
+            count += usize::from(known.is_none());
+            change.attributes.insert(name.clone(), Attribute { value: value.clone(), occurred });
+        }
+        change
+    }
+
+    /// Applies what [`Customer::change`] found.
+    pub fn apply(&mut self, change: &CustomerChange) {
+        for identifier in &change.identifiers {
+            if !self.identifiers.contains(identifier) {
+                self.identifiers.push(identifier.clone());
+            }
+        }
+        for (name, attribute) in &change.attributes {
+            self.attributes.insert(name.clone(), attribute.clone());
+        }
+    }
+
+    /// Keeps `runs` in step with one event of one of the customer's executions. Of runs that ended, the latest of each
+    /// (journey, instance) stays.
+    pub fn note(&mut self, journey: &str, instance: Option<&str>, run: u32, event: &Event) {
+        if let What::Started { version, .. } = &event.what {
+            self.runs.retain(|r| r.run != run || !r.is_of(journey, instance));
+            self.runs.push(Run {
+                journey: journey.to_owned(),
+                instance: instance.map(str::to_owned),
+                run,
+                version: *version,
+                status: Status::Active,
+                outcome: None,
+                started: event.at,
+                ended: None,
+            });
+            self.forget_older(journey, instance);
+            return;
+        }
+        let found = self.runs.iter_mut().find(|r| r.run == run && r.is_of(journey, instance));
+        let Some(found) = found else { return };
+        match &event.what {
+            What::Held { .. } => found.status = Status::Held,
+            What::Resumed { .. } => found.status = Status::Active,
+            What::Ended { status, outcome, .. } => {
+                found.status = *status;
+                found.outcome = outcome.clone();
+                found.ended = Some(event.at);
+                self.forget_older(journey, instance);
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_older(&mut self, journey: &str, instance: Option<&str>) {
+        let latest = self.runs.iter().filter(|r| r.is_of(journey, instance)).map(|r| r.run).max();
+        self.runs.retain(|r| r.is_active() || Some(r.run) == latest || !r.is_of(journey, instance));
+    }
+}
+
+impl Run {
+    fn is_of(&self, journey: &str, instance: Option<&str>) -> bool {
+        self.journey == journey && self.instance.as_deref() == instance
+    }
 }

@@ -156,6 +156,13 @@ pub enum What {
         /// Why.
         reason: String,
     },
+    /// A signal was not taken: the queue of a held execution is full.
+    Refused {
+        /// The signal's type.
+        kind: String,
+        /// Why.
+        reason: String,
+    },
     /// A signal waits for the hold to end.
     SignalWaits(Box<Signal>),
     /// The first waiting signal was taken out and decided.
@@ -173,6 +180,8 @@ pub enum What {
     Ended {
         /// How.
         status: Status,
+        /// The stage that it was in.
+        stage: String,
         /// With which outcome.
         outcome: Option<String>,
         /// Who and why, when by hand.

@@ -147,6 +147,8 @@ pub struct Timer {
     pub round: u32,
     /// Came due while the execution was held; fires when it is let go.
     pub waits: bool,
+    /// How many signals waited when this timer began to wait and still do: they go first. 0 unless `waits`.
+    pub behind: u32,
 }
 
 /// An action not yet settled.

@@ -16,3 +16,12 @@ pub mod problem;
 pub mod template;
 pub mod wait;
 // rules (J2)
+pub mod decide;
+pub mod enter;
+pub mod evolve;
+pub mod identifier;
+pub mod limits;
+pub mod owed;
+pub mod plan;
+pub mod receipt;
+pub mod weight;

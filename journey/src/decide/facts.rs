@@ -1,0 +1,137 @@
+//! Rule 2: what a signal says becomes facts and variables.
+
+use super::Deciding;
+use crate::compiled::{FactPath, Variable, VariableKind};
+use crate::event::What;
+use crate::expr::Miss;
+use crate::limits;
+use crate::signal::Signal;
+use crate::time::Time;
+use crate::value::Value;
+
+impl Deciding<'_> {
+    /// Takes the facts and variables of a signal.
+    pub(super) fn take_facts(&mut self, signal: &Signal) {
+        let compiled = self.compiled;
+        for (path, value) in facts_of(signal, compiled.facts.paths.iter()) {
+            let newest = self.state.facts.get(&path).is_none_or(|known| self.occurred >= known.occurred);
+            if !newest {
+                continue;
+            }
+            let weight = value.weight();
+            if weight > limits::FACT_BYTES {
+                let message = format!("fact `{path}` has {weight} bytes: expected at most {}", limits::FACT_BYTES);
+                self.incident("facts", message);
+                continue;
+            }
+            self.set_fact(path, value.clone());
+        }
+        for variable in &compiled.variables {
+            self.take_variable(variable, signal);
+        }
+        if self.changed {
+            self.rearm(Some(signal));
+        }
+    }
+
+    /// Sets a fact, and notes whether its value became another.
+    pub(super) fn set_fact(&mut self, path: String, value: Value) {
+        let changed = self.state.facts.get(&path).is_none_or(|known| known.value != value);
+        self.emit(What::Fact { path, value, changed });
+        self.note_change(changed);
+    }
+
+    fn note_change(&mut self, changed: bool) {
+        self.changed |= changed;
+        self.unsettled |= changed;
+    }
+
+    fn take_variable(&mut self, variable: &Variable, signal: &Signal) {
+        let Some(from) = &variable.from else { return };
+        let place = || format!("variable/{}", variable.name);
+        let value = match from.eval(&self.compiled.base, &self.scope(Some(signal))) {
+            Ok(value) => value,
+            Err(Miss::Unknown(_)) => return,
+            Err(Miss::Error(error)) => {
+                self.incident(&place(), format!("`{}` cannot be computed: {error}", from.source));
+                return;
+            }
+        };
+        let value = match fit(variable.kind, value) {
+            Ok(value) => value,
+            Err(wrong) => {
+                self.incident(&place(), format!("variable `{}` {wrong}", variable.name));
+                return;
+            }
+        };
+        let weight = value.weight();
+        if weight > limits::FACT_BYTES {
+            let message =
+                format!("variable `{}` has {weight} bytes: expected at most {}", variable.name, limits::FACT_BYTES);
+            self.incident(&place(), message);
+        } else if self.state.vars.get(&variable.name) != Some(&value) {
+            self.emit(What::Variable { name: variable.name.clone(), value, changed: true });
+            self.note_change(true);
+        }
+    }
+}
+
+/// The facts that a signal brings, of those wanted: a signal of type `A.B.verb` with data `{x: {y: 1}}` brings `A.B.x.y`.
+fn facts_of<'s>(
+    signal: &'s Signal,
+    wanted: impl Iterator<Item = &'s FactPath>,
+) -> impl Iterator<Item = (String, &'s Value)> {
+    let mut prefix: Vec<&str> = signal.kind.split('.').collect();
+    prefix.pop();
+    let reserved = prefix.first().is_none_or(|first| limits::RESERVED_APPLICATIONS.contains(first));
+    wanted.filter_map(move |path| {
+        let rest = path.0.get(prefix.len()..)?;
+        let (first, deeper) = rest.split_first()?;
+        let mine = !reserved && prefix.iter().zip(&path.0).all(|(a, b)| a == b);
+        let start = if mine { signal.data.get(first)? } else { return None };
+        let value = deeper.iter().try_fold(start, |value, segment| match value {
+            Value::Map(map) => map.get(segment),
+            _ => None,
+        })?;
+        Some((path.to_string(), value))
+    })
+}
+
+/// The value as the variable may hold it.
+fn fit(kind: VariableKind, value: Value) -> Result<Value, String> {
+    match (kind, value) {
+        (VariableKind::Any, value)
+        | (VariableKind::Text, value @ Value::String(_))
+        | (VariableKind::Number, value @ (Value::Int(_) | Value::Double(_)))
+        | (VariableKind::Bool, value @ Value::Bool(_))
+        | (VariableKind::Time, value @ Value::Timestamp(_)) => Ok(value),
+        (VariableKind::Time, Value::String(text)) => Time::parse(&text)
+            .map(Value::Timestamp)
+            .map_err(|_| format!("is {text:?}: expected a time such as 2026-01-31T09:00:00+01:00")),
+        (kind, value) => Err(format!("is {}: expected {}", name_of(&value), expected(kind))),
+    }
+}
+
+fn expected(kind: VariableKind) -> &'static str {
+    match kind {
+        VariableKind::Text => "text",
+        VariableKind::Number => "a number",
+        VariableKind::Bool => "true or false",
+        VariableKind::Time => "a time",
+        VariableKind::Any => "anything",
+    }
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Int(_) | Value::Double(_) => "a number",
+        Value::String(_) => "text",
+        Value::Bytes(_) => "bytes",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a map",
+        Value::Timestamp(_) => "a time",
+        Value::Duration(_) => "a duration",
+    }
+}

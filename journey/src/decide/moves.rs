@@ -1,0 +1,263 @@
+//! Moving: leaving, the transition's own actions, the new visit with its timers, entering; then what follows by itself.
+
+use super::{Broken, Deciding};
+use crate::compiled::{Action, Transition, Trigger};
+use crate::event::{By, Cause, What};
+use crate::execution::{Status, Timer, TimerKind};
+use crate::expr::{Expression, Miss};
+use crate::limits;
+use crate::signal::Signal;
+use crate::time::Time;
+use crate::value::Value;
+use crate::wait::Wait;
+
+/// On whose account a move is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Why<'a> {
+    /// The transition whose values are kept and whose actions run.
+    pub transition: Option<&'a Transition>,
+    /// The signal that its expressions see.
+    pub signal: Option<&'a Signal>,
+}
+
+/// The place of a stage's `stalled_after`.
+pub(crate) fn stalled_place(stage: &str) -> String {
+    format!("stage/{stage}/stalled_after")
+}
+
+impl Deciding<'_> {
+    /// One move: leaving actions, transition actions, the new visit, its timers, entering actions.
+    pub(super) fn go(&mut self, to: usize, cause: Cause, why: Why<'_>) {
+        let compiled = self.compiled;
+        let Some(stage) = compiled.stages.get(to) else { return };
+        self.leave(why.signal);
+        if let Some(transition) = why.transition {
+            for (name, expression) in &transition.keep {
+                self.keep(&transition.place, name, expression, why.signal);
+            }
+            self.owe(&transition.actions, why.signal);
+        }
+        let visit = self.state.visit.number.saturating_add(1);
+        let from = self.state.visit.stage.clone();
+        self.emit(What::Moved { from, to: stage.name.clone(), visit, cause });
+        self.unsettled = true;
+        self.arrive(why.signal);
+    }
+
+    /// What a new visit brings: timers, entering actions, the goal, the end.
+    pub(crate) fn arrive(&mut self, signal: Option<&Signal>) {
+        let Some(stage) = self.stage() else { return };
+        if stage.end.is_none() {
+            self.arm_stage(signal);
+        }
+        self.owe(&stage.enter, signal);
+        self.goal(signal);
+        if let Some(outcome) = &stage.end {
+            self.end(Status::Completed, Some(outcome.clone()), None);
+        }
+    }
+
+    /// The leaving actions of the current stage.
+    pub(super) fn leave(&mut self, signal: Option<&Signal>) {
+        if let Some(stage) = self.stage() {
+            self.owe(&stage.leave, signal);
+        }
+    }
+
+    pub(super) fn end(&mut self, status: Status, outcome: Option<String>, by: Option<By>) {
+        let stage = self.state.visit.stage.clone();
+        self.emit(What::Ended { status, stage, outcome, by });
+    }
+
+    /// Owes every action of a list.
+    pub(super) fn owe(&mut self, actions: &[Action], signal: Option<&Signal>) {
+        for action in actions {
+            self.owe_one(action, signal);
+        }
+    }
+
+    fn keep(&mut self, place: &str, name: &str, expression: &Expression, signal: Option<&Signal>) {
+        match expression.eval(&self.compiled.base, &self.scope(signal)) {
+            Ok(value) if value.weight() <= limits::FACT_BYTES => {
+                self.emit(What::Kept { name: name.to_owned(), value });
+            }
+            Ok(value) => {
+                let message =
+                    format!("`{name}` has {} bytes: expected at most {}", value.weight(), limits::FACT_BYTES);
+                self.incident(&format!("{place}/keep/{name}"), message);
+            }
+            // What never arrived cannot be kept.
+            Err(Miss::Unknown(_)) => {}
+            Err(Miss::Error(error)) => {
+                let message = format!("`{}` cannot be computed: {error}", expression.source);
+                self.incident(&format!("{place}/keep/{name}"), message);
+            }
+        }
+    }
+
+    fn goal(&mut self, signal: Option<&Signal>) {
+        let compiled = self.compiled;
+        let Some(goal) = &compiled.goal else { return };
+        let here = compiled.stages.get(goal.stage).is_some_and(|s| s.name == self.state.visit.stage);
+        if !here || self.state.goal.is_some() {
+            return;
+        }
+        let within = match &goal.within {
+            None => true,
+            Some(wait) => {
+                let due = wait.due(self.state.started.at, &compiled.base, &self.scope(signal));
+                due.is_ok_and(|due| self.at <= due)
+            }
+        };
+        self.emit(What::GoalReached { within });
+    }
+
+    /// Rule 5: transitions that need no signal, one after another.
+    pub(crate) fn settle(&mut self) {
+        let mut moves = 0;
+        self.unsettled = false;
+        while !self.is_still() {
+            match self.open_condition() {
+                Ok(Some(transition)) if moves < limits::MOVES_IN_A_ROW => {
+                    let cause = Cause::Condition { place: transition.place.clone() };
+                    self.go(transition.to, cause, Why { transition: Some(transition), signal: None });
+                    moves += 1;
+                }
+                Ok(Some(transition)) => {
+                    let message = format!(
+                        "{moves} automatic moves in a row, and this transition would go on: it stays in `{}`",
+                        self.state.visit.stage
+                    );
+                    self.incident(&transition.place, message);
+                    break;
+                }
+                Ok(None) | Err(Broken) => break,
+            }
+        }
+        self.unsettled = false;
+    }
+
+    /// When a wait is over that begins at `from`; `None` when it needs what has never arrived.
+    pub(super) fn due(&mut self, place: &str, wait: &Wait, from: Time) -> Result<Option<Time>, Broken> {
+        let due = wait.due(from, &self.compiled.base, &self.scope(None));
+        self.due_or_incident(place, &wait.source, due)
+    }
+
+    fn due_or_incident(
+        &mut self,
+        place: &str,
+        source: &str,
+        due: Result<Time, Miss>,
+    ) -> Result<Option<Time>, Broken> {
+        match due {
+            Ok(due) => Ok(Some(due)),
+            Err(Miss::Unknown(_)) => Ok(None),
+            Err(Miss::Error(error)) => {
+                self.incident(place, format!("`{source}` cannot be computed: {error}"));
+                Err(Broken)
+            }
+        }
+    }
+
+    /// Arms the journey's own timers.
+    pub(crate) fn arm_journey(&mut self, signal: Option<&Signal>) {
+        let compiled = self.compiled;
+        let from = self.state.started.at;
+        for deadline in &compiled.deadlines {
+            self.arm_wait(0, TimerKind::JourneyDeadline, &deadline.place, &deadline.after, from, signal);
+        }
+    }
+
+    /// Arms the timers of the visit that just began.
+    fn arm_stage(&mut self, signal: Option<&Signal>) {
+        let Some(stage) = self.stage() else { return };
+        let visit = self.state.visit.number;
+        let from = self.state.visit.began.at;
+        for transition in &stage.transitions {
+            match &transition.trigger {
+                Trigger::Absent { after: None, within, .. } => {
+                    self.arm_wait(visit, TimerKind::Absent, &transition.place, within, from, signal);
+                }
+                Trigger::After(wait) => {
+                    self.arm_wait(visit, TimerKind::Delay, &transition.place, wait, from, signal);
+                }
+                Trigger::At(expression) => self.arm_at(&transition.place, expression, signal),
+                _ => {}
+            }
+        }
+        for repeat in &stage.repeats {
+            self.arm_wait(visit, TimerKind::Repeat, &repeat.place, &repeat.every, from, signal);
+        }
+        if let Some(wait) = &stage.stalled_after {
+            self.arm_wait(visit, TimerKind::Stalled, &stalled_place(&stage.name), wait, from, signal);
+        }
+        for deadline in &stage.deadlines {
+            self.arm_wait(visit, TimerKind::StageDeadline, &deadline.place, &deadline.after, from, signal);
+        }
+    }
+
+    fn arm_wait(&mut self, visit: u32, kind: TimerKind, place: &str, wait: &Wait, from: Time, signal: Option<&Signal>) {
+        let due = wait.due(from, &self.compiled.base, &self.scope(signal));
+        if let Ok(Some(due)) = self.due_or_incident(place, &wait.source, due) {
+            self.arm(visit, kind, place, due, 1);
+        }
+    }
+
+    fn arm_at(&mut self, place: &str, expression: &Expression, signal: Option<&Signal>) {
+        let due = point(expression.eval(&self.compiled.base, &self.scope(signal)));
+        if let Ok(Some(due)) = self.due_or_incident(place, &expression.source, due) {
+            self.arm(self.state.visit.number, TimerKind::Delay, place, due, 1);
+        }
+    }
+
+    pub(super) fn arm(&mut self, visit: u32, kind: TimerKind, place: &str, due: Time, round: u32) {
+        self.emit(What::TimerArmed(Timer { visit, kind, place: place.to_owned(), due, round, waits: false, behind: 0 }));
+    }
+
+    /// After a change of facts, timers whose time comes from them are armed anew, where that time became another.
+    pub(super) fn rearm(&mut self, signal: Option<&Signal>) {
+        let Some(stage) = self.stage() else { return };
+        let visit = self.state.visit.number;
+        for transition in &stage.transitions {
+            let Trigger::At(expression) = &transition.trigger else { continue };
+            let place = &transition.place;
+            let due = point(expression.eval(&self.compiled.base, &self.scope(signal)));
+            let Ok(Some(due)) = self.due_or_incident(place, &expression.source, due) else { continue };
+            let armed = self.state.timers.iter().find(|t| t.visit == visit && t.place == *place);
+            let (again, round) = match armed {
+                Some(timer) => (timer.due != due, timer.round.saturating_add(1)),
+                // One that fired and did not open the way is marked as seen: a time that is past fires once.
+                None => (!self.state.patterns.contains_key(place) || due > self.at, 1),
+            };
+            if again {
+                self.arm(visit, TimerKind::Delay, place, due, round);
+            }
+        }
+    }
+}
+
+impl<'a> Deciding<'a> {
+    /// The first transition of the current stage that needs no signal and holds.
+    fn open_condition(&mut self) -> Result<Option<&'a Transition>, Broken> {
+        let compiled = self.compiled;
+        let Some(number) = compiled.by_name.get(&self.state.visit.stage) else { return Ok(None) };
+        for transition in &compiled.stages[*number].transitions {
+            if matches!(transition.trigger, Trigger::Condition)
+                && self.holds(&transition.place, None, [transition.where_.as_ref(), transition.when.as_ref()])?
+            {
+                return Ok(Some(transition));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A value as a point in time.
+fn point(value: Result<Value, Miss>) -> Result<Time, Miss> {
+    match value? {
+        Value::Timestamp(time) => Ok(time),
+        Value::String(text) => Time::parse(&text)
+            .map_err(|_| Miss::Error(format!("{text:?} is no time: expected one such as 2026-01-31T09:00:00+01:00"))),
+        _ => Err(Miss::Error("the value is no time".to_owned())),
+    }
+}

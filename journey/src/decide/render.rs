@@ -1,0 +1,90 @@
+//! Actions become bytes when they are decided: every attempt sends the same, and no definition is needed to send it.
+
+use super::Deciding;
+use crate::compiled::{Action, Body, FactPath};
+use crate::event::{self, ActionOutcome, What};
+use crate::expr::{Base, Miss, Scope};
+use crate::limits;
+use crate::signal::Signal;
+use crate::value::Value;
+
+/// The path of the fact that holds how an awaited action ended: `action.<name>.status`.
+pub(crate) fn status_path(name: &str) -> String {
+    FactPath(vec!["action".to_owned(), name.to_owned(), "status".to_owned()]).to_string()
+}
+
+impl Deciding<'_> {
+    /// Owes one action, or says why it cannot be.
+    pub(super) fn owe_one(&mut self, action: &Action, signal: Option<&Signal>) {
+        let rendered = render(action, &self.compiled.base, &self.scope(signal));
+        let (to, body) = match rendered {
+            Ok(rendered) => rendered,
+            Err(Miss::Unknown(missing)) => {
+                let message = format!("action not owed: {} has never arrived", missing.join(", "));
+                self.incident(&action.place, message);
+                return;
+            }
+            Err(Miss::Error(error)) => {
+                self.incident(&action.place, format!("action not owed: {error}"));
+                return;
+            }
+        };
+        let number = self.state.next;
+        self.emit(What::Action(event::Action {
+            place: action.place.clone(),
+            kind: action.kind.clone(),
+            to,
+            body,
+            awaited: action.awaited.clone(),
+        }));
+        let connected = limits::CONNECTED_ACTIONS.contains(&action.kind.as_str());
+        if !connected {
+            let outcome = ActionOutcome::Skipped { reason: "not connected".to_owned() };
+            self.emit(What::Settled { action: number, attempt: 0, outcome });
+        }
+        if let Some(name) = &action.awaited {
+            // The result of an earlier run of the same action is no result of this one.
+            let status = if connected { "pending" } else { "skipped" };
+            self.set_fact(status_path(name), Value::String(status.to_owned()));
+        }
+    }
+}
+
+fn render(action: &Action, base: &Base, scope: &Scope<'_>) -> Result<(String, Vec<u8>), Miss> {
+    let to = action.to.as_ref().map_or(Ok(String::new()), |to| to.render(base, scope))?;
+    let body = fill(&action.body, base, scope)?;
+    // A value of ours has text keys and finite numbers only, which JSON always can write.
+    let bytes = serde_json::to_vec(&body).map_err(|e| Miss::Error(e.to_string()))?;
+    if bytes.len() > limits::ACTION_BYTES {
+        let text = format!("its body has {} bytes: expected at most {}", bytes.len(), limits::ACTION_BYTES);
+        return Err(Miss::Error(text));
+    }
+    Ok((to, bytes))
+}
+
+fn fill(body: &Body, base: &Base, scope: &Scope<'_>) -> Result<serde_json::Value, Miss> {
+    Ok(match body {
+        Body::Plain(value) => json(value),
+        Body::Text(template) => serde_json::Value::String(template.render(base, scope)?),
+        Body::List(items) => items.iter().map(|i| fill(i, base, scope)).collect::<Result<_, _>>()?,
+        Body::Map(map) => {
+            let pairs = map.iter().map(|(name, part)| Ok((name.clone(), fill(part, base, scope)?)));
+            serde_json::Value::Object(pairs.collect::<Result<_, Miss>>()?)
+        }
+    })
+}
+
+fn json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(b) => (*b).into(),
+        Value::Int(i) => (*i).into(),
+        Value::Double(d) => (*d).into(),
+        Value::String(s) => s.as_str().into(),
+        Value::Bytes(bytes) => bytes.as_slice().into(),
+        Value::List(items) => items.iter().map(json).collect(),
+        Value::Map(map) => serde_json::Value::Object(map.iter().map(|(k, v)| (k.clone(), json(v))).collect()),
+        Value::Timestamp(time) => time.to_string().into(),
+        Value::Duration(span) => span.seconds().into(),
+    }
+}

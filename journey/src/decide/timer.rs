@@ -1,0 +1,119 @@
+//! A timer that came due. One of an old visit, one that was armed anew and one that is early change nothing.
+
+use super::moves::Why;
+use super::{Broken, Deciding};
+use crate::compiled::{Repeat, Stage};
+use crate::event::{Cause, What};
+use crate::execution::{Status, Timer, TimerKind};
+use crate::time::Time;
+
+/// Steps of a calendar rhythm that are skipped one by one when a repeat is late; beyond it the rhythm starts anew.
+const SKIPPED_ROUNDS: u32 = 10_000;
+
+impl Deciding<'_> {
+    /// One timer on this execution.
+    pub(super) fn timer(&mut self, visit: u32, place: &str, round: u32) {
+        if self.state.is_ended() {
+            return;
+        }
+        let same = |t: &&Timer| t.visit == visit && t.round == round && t.place == place;
+        let Some(timer) = self.state.timers.iter().find(same).cloned() else { return };
+        let stale = visit != 0 && visit != self.state.visit.number;
+        if stale || timer.waits || self.at < timer.due {
+            return;
+        }
+        if self.must_wait() {
+            self.emit(What::TimerWaits { visit, place: timer.place, round });
+            return;
+        }
+        self.fire(&timer);
+    }
+
+    /// What a due timer does.
+    pub(super) fn fire(&mut self, timer: &Timer) {
+        let Timer { visit, place, round, .. } = timer;
+        self.changed = false;
+        self.emit(What::TimerFired { visit: *visit, place: place.clone(), round: *round });
+        match timer.kind {
+            TimerKind::Absent | TimerKind::Delay => self.open_by_time(timer),
+            TimerKind::Repeat => self.repeat(timer),
+            TimerKind::Stalled => self.emit(What::Stalled),
+            TimerKind::StageDeadline => self.stage_deadline(place),
+            TimerKind::JourneyDeadline => self.journey_deadline(place),
+        }
+        if self.unsettled && !self.state.is_ended() {
+            self.settle();
+        }
+    }
+
+    /// A transition that opens when something stayed away, after a delay, or at a time.
+    fn open_by_time(&mut self, timer: &Timer) {
+        let Some(stage) = self.stage() else { return };
+        let Some(transition) = stage.transitions.iter().find(|t| t.place == timer.place) else { return };
+        match self.holds(&timer.place, None, [None, transition.when.as_ref()]) {
+            Ok(true) => {
+                let cause = Cause::Timer { place: timer.place.clone() };
+                self.go(transition.to, cause, Why { transition: Some(transition), signal: None });
+            }
+            // Its time came and its condition did not hold: it does not come again by itself in this visit.
+            Ok(false) | Err(Broken) => {
+                if matches!(transition.trigger, crate::compiled::Trigger::At(_)) {
+                    self.emit(What::Seen { place: timer.place.clone(), step: 0 });
+                }
+            }
+        }
+    }
+
+    fn repeat(&mut self, timer: &Timer) {
+        let Some(stage) = self.stage() else { return };
+        let Some(repeat) = stage.repeats.iter().find(|r| r.place == timer.place) else { return };
+        self.owe(&repeat.actions, None);
+        let more = repeat.at_most.is_none_or(|most| timer.round < most);
+        if let Some(due) = if more { self.next_round(repeat, timer.due) } else { None } {
+            self.arm(timer.visit, TimerKind::Repeat, &timer.place, due, timer.round.saturating_add(1));
+        }
+    }
+
+    /// The first point of the rhythm that is still to come: one that missed several fires once and goes on in step.
+    fn next_round(&mut self, repeat: &Repeat, last: Time) -> Option<Time> {
+        let mut due = last;
+        for _ in 0..SKIPPED_ROUNDS {
+            let next = self.due(&repeat.place, &repeat.every, due).ok().flatten()?;
+            if next <= due {
+                let message = format!("`{}` makes no step forward: the repeat ends", repeat.every.source);
+                self.incident(&repeat.place, message);
+                return None;
+            }
+            due = next;
+            if due > self.at {
+                return Some(due);
+            }
+        }
+        self.due(&repeat.place, &repeat.every, self.at).ok().flatten()
+    }
+
+    fn stage_deadline(&mut self, place: &str) {
+        let stage: Option<&Stage> = self.stage();
+        let Some(deadline) = stage.and_then(|s| s.deadlines.iter().find(|d| d.place == place)) else { return };
+        self.emit(What::Overdue { place: place.to_owned() });
+        self.owe(&deadline.escalate, None);
+        if let Some(to) = deadline.to {
+            self.go(to, Cause::Deadline { place: place.to_owned() }, Why { transition: None, signal: None });
+        }
+    }
+
+    fn journey_deadline(&mut self, place: &str) {
+        let compiled = self.compiled;
+        let Some(deadline) = compiled.deadlines.iter().find(|d| d.place == place) else { return };
+        self.owe(&deadline.escalate, None);
+        match deadline.to {
+            Some(to) => {
+                self.go(to, Cause::Deadline { place: place.to_owned() }, Why { transition: None, signal: None });
+            }
+            None => {
+                self.leave(None);
+                self.end(Status::Expired, None, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! How much memory values and signals take, roughly and alike on every machine: what the limits of `limits` count.
+
+use crate::signal::Signal;
+use crate::value::Value;
+
+/// What a value weighs beside its texts.
+const EACH: usize = 16;
+
+impl Value {
+    /// The value's weight in bytes: its texts and names, and 16 for every value in it.
+    pub fn weight(&self) -> usize {
+        EACH + match self {
+            Value::String(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::List(items) => items.iter().map(Value::weight).sum(),
+            Value::Map(map) => map.iter().map(|(name, value)| name.len() + value.weight()).sum(),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Double(_)
+            | Value::Timestamp(_)
+            | Value::Duration(_) => 0,
+        }
+    }
+}
+
+impl Signal {
+    /// The signal's weight in bytes while it waits.
+    pub fn weight(&self) -> usize {
+        let named: usize =
+            self.data.iter().chain(&self.attributes).map(|(name, value)| name.len() + value.weight()).sum();
+        let who: usize = self.identifiers.iter().map(|i| EACH + i.name.len() + i.value.len()).sum();
+        4 * EACH + self.id.len() + self.source.len() + self.kind.len() + named + who
+    }
+}
