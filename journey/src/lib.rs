@@ -24,4 +24,7 @@ pub mod limits;
 pub mod owed;
 pub mod plan;
 pub mod receipt;
+pub mod report;
+pub mod simulate;
 pub mod weight;
+pub mod why;

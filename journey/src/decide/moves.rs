@@ -214,24 +214,58 @@ impl Deciding<'_> {
         self.emit(What::TimerArmed(Timer { visit, kind, place: place.to_owned(), due, round, waits: false, behind: 0 }));
     }
 
-    /// After a change of facts, timers whose time comes from them are armed anew, where that time became another.
+    /// After a change of facts, timers whose time comes from what is known are armed anew, where that time became
+    /// another.
     pub(super) fn rearm(&mut self, signal: Option<&Signal>) {
-        let Some(stage) = self.stage() else { return };
-        let visit = self.state.visit.number;
-        for transition in &stage.transitions {
-            let Trigger::At(expression) = &transition.trigger else { continue };
-            let place = &transition.place;
-            let due = point(expression.eval(&self.compiled.base, &self.scope(signal)));
-            let Ok(Some(due)) = self.due_or_incident(place, &expression.source, due) else { continue };
-            let armed = self.state.timers.iter().find(|t| t.visit == visit && t.place == *place);
-            let (again, round) = match armed {
-                Some(timer) => (timer.due != due, timer.round.saturating_add(1)),
-                // One that fired and did not open the way is marked as seen: a time that is past fires once.
-                None => (!self.state.patterns.contains_key(place) || due > self.at, 1),
-            };
-            if again {
-                self.arm(visit, TimerKind::Delay, place, due, round);
+        let compiled = self.compiled;
+        if let Some(stage) = self.stage() {
+            let visit = self.state.visit.number;
+            for transition in &stage.transitions {
+                let place = &transition.place;
+                match &transition.trigger {
+                    Trigger::At(expression) => {
+                        let due = point(expression.eval(&compiled.base, &self.scope(signal)));
+                        self.rearm_one(visit, TimerKind::Delay, place, &expression.source, due);
+                    }
+                    Trigger::After(wait) => self.rearm_wait(visit, TimerKind::Delay, place, wait, signal),
+                    Trigger::Absent { after: None, within, .. } => {
+                        self.rearm_wait(visit, TimerKind::Absent, place, within, signal);
+                    }
+                    _ => {}
+                }
             }
+            if let Some(wait) = stage.stalled_after.as_ref().filter(|_| !self.state.stalled) {
+                self.rearm_wait(visit, TimerKind::Stalled, &stalled_place(&stage.name), wait, signal);
+            }
+            for deadline in &stage.deadlines {
+                self.rearm_wait(visit, TimerKind::StageDeadline, &deadline.place, &deadline.after, signal);
+            }
+        }
+        for deadline in &compiled.deadlines {
+            self.rearm_wait(0, TimerKind::JourneyDeadline, &deadline.place, &deadline.after, signal);
+        }
+    }
+
+    fn rearm_wait(&mut self, visit: u32, kind: TimerKind, place: &str, wait: &Wait, signal: Option<&Signal>) {
+        // Only a wait on a field can become another.
+        if wait.expression().is_none() {
+            return;
+        }
+        let from = if visit == 0 { self.state.started.at } else { self.state.visit.began.at };
+        let due = wait.due(from, &self.compiled.base, &self.scope(signal));
+        self.rearm_one(visit, kind, place, &wait.source, due);
+    }
+
+    fn rearm_one(&mut self, visit: u32, kind: TimerKind, place: &str, source: &str, due: Result<Time, Miss>) {
+        let Ok(Some(due)) = self.due_or_incident(place, source, due) else { return };
+        let (again, round) = match self.state.timers.iter().find(|t| t.visit == visit && t.place == place) {
+            Some(timer) => (timer.due != due, timer.round.saturating_add(1)),
+            // A time that is past fires once: one that fired is marked as seen until the visit ends. Of the journey's
+            // own timers none is marked, so a past one is not armed again.
+            None => (due > self.at || (visit != 0 && !self.state.patterns.contains_key(place)), 1),
+        };
+        if again {
+            self.arm(visit, kind, place, due, round);
         }
     }
 }
@@ -254,10 +288,9 @@ impl<'a> Deciding<'a> {
 
 /// A value as a point in time.
 fn point(value: Result<Value, Miss>) -> Result<Time, Miss> {
-    match value? {
-        Value::Timestamp(time) => Ok(time),
-        Value::String(text) => Time::parse(&text)
-            .map_err(|_| Miss::Error(format!("{text:?} is no time: expected one such as 2026-01-31T09:00:00+01:00"))),
-        _ => Err(Miss::Error("the value is no time".to_owned())),
-    }
+    let value = value?;
+    crate::wait::point(&value, &jiff::tz::TimeZone::UTC).ok_or_else(|| {
+        let found = crate::identifier::clip(&value.to_text());
+        Miss::Error(format!("{found:?} is no time: expected one such as 2026-01-31T09:00:00+01:00"))
+    })
 }

@@ -52,39 +52,22 @@ impl Deciding<'_> {
 
 fn render(action: &Action, base: &Base, scope: &Scope<'_>) -> Result<(String, Vec<u8>), Miss> {
     let to = action.to.as_ref().map_or(Ok(String::new()), |to| to.render(base, scope))?;
-    let body = fill(&action.body, base, scope)?;
-    // A value of ours has text keys and finite numbers only, which JSON always can write.
-    let bytes = serde_json::to_vec(&body).map_err(|e| Miss::Error(e.to_string()))?;
-    if bytes.len() > limits::ACTION_BYTES {
-        let text = format!("its body has {} bytes: expected at most {}", bytes.len(), limits::ACTION_BYTES);
+    let body = fill(&action.body, base, scope)?.to_json().into_bytes();
+    if body.len() > limits::ACTION_BYTES {
+        let text = format!("its body has {} bytes: expected at most {}", body.len(), limits::ACTION_BYTES);
         return Err(Miss::Error(text));
     }
-    Ok((to, bytes))
+    Ok((to, body))
 }
 
-fn fill(body: &Body, base: &Base, scope: &Scope<'_>) -> Result<serde_json::Value, Miss> {
+fn fill(body: &Body, base: &Base, scope: &Scope<'_>) -> Result<Value, Miss> {
     Ok(match body {
-        Body::Plain(value) => json(value),
-        Body::Text(template) => serde_json::Value::String(template.render(base, scope)?),
-        Body::List(items) => items.iter().map(|i| fill(i, base, scope)).collect::<Result<_, _>>()?,
+        Body::Plain(value) => value.clone(),
+        Body::Text(template) => Value::String(template.render(base, scope)?),
+        Body::List(items) => Value::List(items.iter().map(|i| fill(i, base, scope)).collect::<Result<_, _>>()?),
         Body::Map(map) => {
             let pairs = map.iter().map(|(name, part)| Ok((name.clone(), fill(part, base, scope)?)));
-            serde_json::Value::Object(pairs.collect::<Result<_, Miss>>()?)
+            Value::Map(pairs.collect::<Result<_, Miss>>()?)
         }
     })
-}
-
-fn json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Bool(b) => (*b).into(),
-        Value::Int(i) => (*i).into(),
-        Value::Double(d) => (*d).into(),
-        Value::String(s) => s.as_str().into(),
-        Value::Bytes(bytes) => bytes.as_slice().into(),
-        Value::List(items) => items.iter().map(json).collect(),
-        Value::Map(map) => serde_json::Value::Object(map.iter().map(|(k, v)| (k.clone(), json(v))).collect()),
-        Value::Timestamp(time) => time.to_string().into(),
-        Value::Duration(span) => span.seconds().into(),
-    }
 }

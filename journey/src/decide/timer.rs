@@ -2,10 +2,11 @@
 
 use super::moves::Why;
 use super::{Broken, Deciding};
-use crate::compiled::{Repeat, Stage};
+use crate::compiled::{Repeat, Stage, Trigger};
 use crate::event::{Cause, What};
 use crate::execution::{Status, Timer, TimerKind};
 use crate::time::Time;
+use crate::wait::Wait;
 
 /// Steps of a calendar rhythm that are skipped one by one when a repeat is late; beyond it the rhythm starts anew.
 const SKIPPED_ROUNDS: u32 = 10_000;
@@ -46,7 +47,8 @@ impl Deciding<'_> {
         }
     }
 
-    /// A transition that opens when something stayed away, after a delay, or at a time.
+    /// A transition that opens when something stayed away, after a delay, or at a time. Where its condition does not
+    /// hold at that moment, it does not come again by itself in this visit.
     fn open_by_time(&mut self, timer: &Timer) {
         let Some(stage) = self.stage() else { return };
         let Some(transition) = stage.transitions.iter().find(|t| t.place == timer.place) else { return };
@@ -55,12 +57,26 @@ impl Deciding<'_> {
                 let cause = Cause::Timer { place: timer.place.clone() };
                 self.go(transition.to, cause, Why { transition: Some(transition), signal: None });
             }
-            // Its time came and its condition did not hold: it does not come again by itself in this visit.
-            Ok(false) | Err(Broken) => {
-                if matches!(transition.trigger, crate::compiled::Trigger::At(_)) {
-                    self.emit(What::Seen { place: timer.place.clone(), step: 0 });
+            Ok(false) | Err(Broken) => match &transition.trigger {
+                Trigger::At(_) => self.mark(&timer.place),
+                Trigger::After(wait) | Trigger::Absent { after: None, within: wait, .. } => {
+                    self.mark_field(&timer.place, wait);
                 }
-            }
+                _ => {}
+            },
+        }
+    }
+
+    /// Marks a place whose time comes from what is known, so that the same past time does not fire again.
+    fn mark_field(&mut self, place: &str, wait: &Wait) {
+        if wait.expression().is_some() {
+            self.mark(place);
+        }
+    }
+
+    fn mark(&mut self, place: &str) {
+        if !self.state.patterns.contains_key(place) {
+            self.emit(What::Seen { place: place.to_owned(), step: 0 });
         }
     }
 
@@ -99,6 +115,8 @@ impl Deciding<'_> {
         self.owe(&deadline.escalate, None);
         if let Some(to) = deadline.to {
             self.go(to, Cause::Deadline { place: place.to_owned() }, Why { transition: None, signal: None });
+        } else {
+            self.mark_field(place, &deadline.after);
         }
     }
 
