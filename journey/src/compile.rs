@@ -24,3 +24,14 @@ pub struct Checked {
 /// The language's entry point.
 #[derive(Debug)]
 pub struct Journey;
+
+/// Runs `work` on a thread with a stack that the recursive parsers cannot fill with what our limits let through;
+/// `None` when it panics, or no thread can be had.
+#[allow(clippy::disallowed_methods)] // the only thread of this crate: it ends before the function returns, so nothing outside sees it
+pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    const STACK: usize = 64 * 1024 * 1024;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("compile".to_owned()).stack_size(STACK).spawn_scoped(scope, work);
+        thread.ok()?.join().ok()
+    })
+}

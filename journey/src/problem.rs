@@ -41,3 +41,22 @@ impl fmt::Display for Problem {
         Ok(())
     }
 }
+
+/// The name among `known` that is nearest to `name`, if one is near enough to be meant.
+pub(crate) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + name.len().min(candidate.len()) / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// A text cut to a length that an error message can carry.
+pub(crate) fn short(text: &str) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

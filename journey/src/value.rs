@@ -3,6 +3,8 @@
 use crate::time::{Span, Time};
 use std::collections::BTreeMap;
 
+mod json;
+
 /// One value. Maps are sorted, so equal values have equal bytes when stored.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -26,4 +28,38 @@ pub enum Value {
     Timestamp(Time),
     /// A length of time.
     Duration(Span),
+}
+
+/// The most levels that JSON may nest.
+pub const MAX_JSON_DEPTH: usize = 64;
+
+impl Value {
+    /// Reads JSON: whole numbers must fit 64 bits, all others are doubles.
+    ///
+    /// # Errors
+    /// When the bytes are no JSON, a whole number is too large, or it nests deeper than [`MAX_JSON_DEPTH`].
+    pub fn from_json(json: &[u8]) -> Result<Value, String> {
+        json::read(json)
+    }
+
+    /// The value as JSON: times as RFC 3339, durations as seconds (`90s`), bytes as base 64. Equal values give equal
+    /// bytes.
+    pub fn to_json(&self) -> String {
+        let mut text = String::new();
+        json::write(self, &mut text);
+        text
+    }
+
+    /// The value as a text for people: a text as it is, null as nothing, lists and maps as JSON.
+    pub fn to_text(&self) -> String {
+        match self {
+            Value::Null => String::new(),
+            Value::String(s) => s.clone(),
+            Value::Double(d) => d.to_string(),
+            Value::Timestamp(_) | Value::Duration(_) | Value::Bytes(_) => {
+                self.to_json().trim_matches('"').to_owned()
+            }
+            other => other.to_json(),
+        }
+    }
 }
