@@ -73,7 +73,12 @@ impl Run {
 impl Customer {
     /// A customer of whom nothing but the key is known.
     pub fn new(key: Identifier) -> Customer {
-        Customer { identifiers: vec![key.clone()], key, attributes: BTreeMap::new(), runs: Vec::new() }
+        Customer {
+            identifiers: vec![key.clone()],
+            key,
+            attributes: BTreeMap::new(),
+            runs: Vec::new(),
+        }
     }
 
     /// What a signal changes: identifiers that were not known, attributes that are new or not older than those known.
@@ -81,8 +86,10 @@ impl Customer {
     pub fn change(&self, signal: &Signal, at: Time) -> CustomerChange {
         let mut change = CustomerChange::default();
         for identifier in &signal.identifiers {
-            let known = self.identifiers.contains(identifier) || change.identifiers.contains(identifier);
-            let full = self.identifiers.len() + change.identifiers.len() >= limits::CUSTOMER_IDENTIFIERS;
+            let known =
+                self.identifiers.contains(identifier) || change.identifiers.contains(identifier);
+            let full =
+                self.identifiers.len() + change.identifiers.len() >= limits::CUSTOMER_IDENTIFIERS;
             if !known && full {
                 change.left_out.push(identifier.name.clone());
             } else if !known {
@@ -91,7 +98,11 @@ impl Customer {
         }
         let occurred = signal.time.map_or(at, |t| t.min(at));
         let mut count = self.attributes.len();
-        let mut bytes: usize = self.attributes.iter().map(|(name, a)| name.len() + a.value.weight()).sum();
+        let mut bytes: usize = self
+            .attributes
+            .iter()
+            .map(|(name, a)| name.len() + a.value.weight())
+            .sum();
         for (name, value) in &signal.attributes {
             let known = self.attributes.get(name);
             let older = known.is_some_and(|k| k.occurred > occurred);
@@ -107,7 +118,13 @@ impl Customer {
             }
             bytes = after;
             count += usize::from(known.is_none());
-            change.attributes.insert(name.clone(), Attribute { value: value.clone(), occurred });
+            change.attributes.insert(
+                name.clone(),
+                Attribute {
+                    value: value.clone(),
+                    occurred,
+                },
+            );
         }
         change
     }
@@ -128,7 +145,8 @@ impl Customer {
     /// (journey, instance) stays.
     pub fn note(&mut self, journey: &str, instance: Option<&str>, run: u32, event: &Event) {
         if let What::Started { version, .. } = &event.what {
-            self.runs.retain(|r| r.run != run || !r.is_of(journey, instance));
+            self.runs
+                .retain(|r| r.run != run || !r.is_of(journey, instance));
             self.runs.push(Run {
                 journey: journey.to_owned(),
                 instance: instance.map(str::to_owned),
@@ -142,12 +160,17 @@ impl Customer {
             self.forget_older(journey, instance);
             return;
         }
-        let found = self.runs.iter_mut().find(|r| r.run == run && r.is_of(journey, instance));
+        let found = self
+            .runs
+            .iter_mut()
+            .find(|r| r.run == run && r.is_of(journey, instance));
         let Some(found) = found else { return };
         match &event.what {
             What::Held { .. } => found.status = Status::Held,
             What::Resumed { .. } => found.status = Status::Active,
-            What::Ended { status, outcome, .. } => {
+            What::Ended {
+                status, outcome, ..
+            } => {
                 found.status = *status;
                 found.outcome = outcome.clone();
                 found.ended = Some(event.at);
@@ -158,8 +181,14 @@ impl Customer {
     }
 
     fn forget_older(&mut self, journey: &str, instance: Option<&str>) {
-        let latest = self.runs.iter().filter(|r| r.is_of(journey, instance)).map(|r| r.run).max();
-        self.runs.retain(|r| r.is_active() || Some(r.run) == latest || !r.is_of(journey, instance));
+        let latest = self
+            .runs
+            .iter()
+            .filter(|r| r.is_of(journey, instance))
+            .map(|r| r.run)
+            .max();
+        self.runs
+            .retain(|r| r.is_active() || Some(r.run) == latest || !r.is_of(journey, instance));
     }
 }
 

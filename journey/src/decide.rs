@@ -126,12 +126,20 @@ pub struct Moment {
 impl Moment {
     /// A moment of the clock alone, with an open gate.
     pub fn now(at: Time) -> Moment {
-        Moment { at, occurred: at, gate: Gate::Open }
+        Moment {
+            at,
+            occurred: at,
+            gate: Gate::Open,
+        }
     }
 
     /// The moment of a signal: it occurred when it says, never later than `at`.
     pub fn of(signal: &Signal, at: Time) -> Moment {
-        Moment { at, occurred: signal.time.map_or(at, |t| t.min(at)), gate: Gate::Open }
+        Moment {
+            at,
+            occurred: signal.time.map_or(at, |t| t.min(at)),
+            gate: Gate::Open,
+        }
     }
 }
 
@@ -155,7 +163,9 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(text: impl fmt::Display) -> Refusal {
-        Refusal { text: text.to_string() }
+        Refusal {
+            text: text.to_string(),
+        }
     }
 }
 
@@ -176,8 +186,16 @@ pub fn decide(
     let mut deciding = Deciding::new(compiled, customer, state.clone(), moment);
     match input {
         Input::Signal(signal) => deciding.signal(signal),
-        Input::Timer { visit, place, round } => deciding.timer(visit, place, round),
-        Input::ActionResult { action, attempt, result } => deciding.action_result(action, attempt, result),
+        Input::Timer {
+            visit,
+            place,
+            round,
+        } => deciding.timer(visit, place, round),
+        Input::ActionResult {
+            action,
+            attempt,
+            result,
+        } => deciding.action_result(action, attempt, result),
         Input::Command(command) => deciding.command(command)?,
         Input::Release => deciding.release(),
     }
@@ -203,7 +221,12 @@ pub(crate) struct Deciding<'a> {
 pub(crate) struct Broken;
 
 impl<'a> Deciding<'a> {
-    pub(crate) fn new(compiled: &'a Compiled, customer: &'a Customer, state: Execution, moment: Moment) -> Self {
+    pub(crate) fn new(
+        compiled: &'a Compiled,
+        customer: &'a Customer,
+        state: Execution,
+        moment: Moment,
+    ) -> Self {
         Deciding {
             compiled,
             customer,
@@ -219,7 +242,12 @@ impl<'a> Deciding<'a> {
 
     /// Adds an event, and the state is what it makes of it.
     pub(crate) fn emit(&mut self, what: What) {
-        let event = Event { number: self.state.next, at: self.at, occurred: self.occurred, what };
+        let event = Event {
+            number: self.state.next,
+            at: self.at,
+            occurred: self.occurred,
+            what,
+        };
         crate::evolve::evolve(&mut self.state, &event);
         self.events.push(event);
     }
@@ -227,11 +255,19 @@ impl<'a> Deciding<'a> {
     /// The stage that it is in; `None` when this version has no such stage.
     pub(crate) fn stage(&self) -> Option<&'a Stage> {
         let compiled = self.compiled;
-        compiled.by_name.get(&self.state.visit.stage).and_then(|n| compiled.stages.get(*n))
+        compiled
+            .by_name
+            .get(&self.state.visit.stage)
+            .and_then(|n| compiled.stages.get(*n))
     }
 
     pub(crate) fn scope<'s>(&'s self, signal: Option<&'s Signal>) -> Scope<'s> {
-        Scope { signal, customer: self.customer, execution: Some(&self.state), now: self.at }
+        Scope {
+            signal,
+            customer: self.customer,
+            execution: Some(&self.state),
+            now: self.at,
+        }
     }
 
     /// Whether every given condition holds. What is unknown does not hold; what cannot be computed is an incident.
@@ -246,7 +282,10 @@ impl<'a> Deciding<'a> {
                 Ok(true) => {}
                 Ok(false) | Err(Miss::Unknown(_)) => return Ok(false),
                 Err(Miss::Error(error)) => {
-                    self.incident(place, format!("`{}` cannot be computed: {error}", condition.source));
+                    self.incident(
+                        place,
+                        format!("`{}` cannot be computed: {error}", condition.source),
+                    );
                     return Err(Broken);
                 }
             }
@@ -256,9 +295,16 @@ impl<'a> Deciding<'a> {
 
     /// Records an incident, unless it is the unresolved one over again.
     pub(crate) fn incident(&mut self, place: &str, message: String) {
-        let known = self.state.incident.as_ref().is_some_and(|i| i.place == place && i.message == message);
+        let known = self
+            .state
+            .incident
+            .as_ref()
+            .is_some_and(|i| i.place == place && i.message == message);
         if !known {
-            self.emit(What::Incident { place: place.to_owned(), message });
+            self.emit(What::Incident {
+                place: place.to_owned(),
+                message,
+            });
         }
     }
 

@@ -20,7 +20,9 @@ pub fn enter(
     run: u32,
     moment: Moment,
 ) -> Vec<Event> {
-    let Some(first) = compiled.stages.first() else { return Vec::new() };
+    let Some(first) = compiled.stages.first() else {
+        return Vec::new();
+    };
     let started = Event {
         number: 0,
         at: moment.at,
@@ -34,7 +36,9 @@ pub fn enter(
             stage: first.name.clone(),
         },
     };
-    let Some(state) = Execution::begin(&started) else { return Vec::new() };
+    let Some(state) = Execution::begin(&started) else {
+        return Vec::new();
+    };
     let mut deciding = Deciding::new(compiled, customer, state, moment);
     deciding.events.push(started);
     deciding.begin(signal);

@@ -8,10 +8,21 @@ use std::collections::BTreeMap;
 impl Execution {
     /// The state that a first event makes; `None` when the event is no start.
     pub fn begin(event: &Event) -> Option<Execution> {
-        let What::Started { journey, version, customer, instance, run, stage } = &event.what else {
+        let What::Started {
+            journey,
+            version,
+            customer,
+            instance,
+            run,
+            stage,
+        } = &event.what
+        else {
             return None;
         };
-        let stamp = Stamp { at: event.at, occurred: event.occurred };
+        let stamp = Stamp {
+            at: event.at,
+            occurred: event.occurred,
+        };
         Some(Execution {
             journey: journey.clone(),
             version: *version,
@@ -23,7 +34,11 @@ impl Execution {
             outcome: None,
             started: stamp,
             ended: None,
-            visit: Visit { number: 1, stage: stage.clone(), began: stamp },
+            visit: Visit {
+                number: 1,
+                stage: stage.clone(),
+                began: stamp,
+            },
             facts: BTreeMap::new(),
             vars: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -63,12 +78,19 @@ impl Execution {
 /// Makes of a state what it is after one event.
 pub fn evolve(state: &mut Execution, event: &Event) {
     state.next = event.number.saturating_add(1);
-    let stamp = Stamp { at: event.at, occurred: event.occurred };
+    let stamp = Stamp {
+        at: event.at,
+        occurred: event.occurred,
+    };
     match &event.what {
         // The first event makes the state (`begin`); met again it changes nothing.
         What::Started { .. } | What::Unmatched { .. } | What::Refused { .. } => {}
         What::Fact { path, value, .. } => {
-            let fact = Fact { value: value.clone(), occurred: event.occurred, position: event.number };
+            let fact = Fact {
+                value: value.clone(),
+                occurred: event.occurred,
+                position: event.number,
+            };
             state.facts.insert(path.clone(), fact);
         }
         What::Variable { name, value, .. } => {
@@ -80,14 +102,25 @@ pub fn evolve(state: &mut Execution, event: &Event) {
         What::Seen { place, step } => {
             // What a pattern saw also ends the wait of an absence at the same place.
             let visit = state.visit.number;
-            state.timers.retain(|t| t.visit != visit || t.place != *place);
-            state.patterns.entry(place.clone()).or_default().push(Seen { step: *step, at: event.at });
+            state
+                .timers
+                .retain(|t| t.visit != visit || t.place != *place);
+            state.patterns.entry(place.clone()).or_default().push(Seen {
+                step: *step,
+                at: event.at,
+            });
         }
         What::Forgotten { place } => {
             state.patterns.remove(place);
         }
-        What::Moved { to, visit, cause, .. } => {
-            state.visit = Visit { number: *visit, stage: to.clone(), began: stamp };
+        What::Moved {
+            to, visit, cause, ..
+        } => {
+            state.visit = Visit {
+                number: *visit,
+                stage: to.clone(),
+                began: stamp,
+            };
             state.patterns.clear();
             state.timers.retain(|t| t.visit == 0);
             state.overdue = false;
@@ -98,39 +131,67 @@ pub fn evolve(state: &mut Execution, event: &Event) {
             }
         }
         What::TimerArmed(timer) => arm(state, timer),
-        What::TimerFired { visit, place, round } => {
+        What::TimerFired {
+            visit,
+            place,
+            round,
+        } => {
             state.timers.retain(|t| !is(t, *visit, place, *round));
         }
-        What::TimerWaits { visit, place, round } => {
+        What::TimerWaits {
+            visit,
+            place,
+            round,
+        } => {
             let behind = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
-            for timer in state.timers.iter_mut().filter(|t| is(t, *visit, place, *round)) {
+            for timer in state
+                .timers
+                .iter_mut()
+                .filter(|t| is(t, *visit, place, *round))
+            {
                 timer.waits = true;
                 timer.behind = behind;
             }
         }
         What::Action(action) => owe(state, event.number, action),
-        What::Attempted { action, attempt, next, .. } => {
+        What::Attempted {
+            action,
+            attempt,
+            next,
+            ..
+        } => {
             for owed in state.owed.iter_mut().filter(|o| o.number == *action) {
                 owed.attempts = *attempt;
                 owed.next = Some(*next);
             }
         }
-        What::Settled { action, outcome, .. } => {
+        What::Settled {
+            action, outcome, ..
+        } => {
             state.owed.retain(|o| o.number != *action);
             match outcome {
-                ActionOutcome::Done { .. } | ActionOutcome::Failed { .. } | ActionOutcome::Skipped { .. } => {}
+                ActionOutcome::Done { .. }
+                | ActionOutcome::Failed { .. }
+                | ActionOutcome::Skipped { .. } => {}
             }
         }
         What::GoalReached { .. } => state.goal = Some(event.occurred),
         What::Overdue { .. } => state.overdue = true,
         What::Stalled => state.stalled = true,
         What::Incident { place, message } => {
-            let incident = Incident { number: event.number, place: place.clone(), message: message.clone() };
+            let incident = Incident {
+                number: event.number,
+                place: place.clone(),
+                message: message.clone(),
+            };
             state.incident = Some(incident);
         }
         What::Held { actor, reason } => {
             state.status = Status::Held;
-            state.hold = Some(crate::event::By { actor: actor.clone(), reason: reason.clone() });
+            state.hold = Some(crate::event::By {
+                actor: actor.clone(),
+                reason: reason.clone(),
+            });
         }
         What::Resumed { .. } => {
             state.status = Status::Active;
@@ -150,7 +211,9 @@ pub fn evolve(state: &mut Execution, event: &Event) {
                 timer.behind = timer.behind.saturating_sub(1);
             }
         }
-        What::Ended { status, outcome, .. } => {
+        What::Ended {
+            status, outcome, ..
+        } => {
             state.status = *status;
             state.outcome = outcome.clone();
             state.ended = Some(stamp);
@@ -168,10 +231,17 @@ fn is(timer: &Timer, visit: u32, place: &str, round: u32) -> bool {
 
 /// One place has one armed timer at most; arming again replaces it.
 fn arm(state: &mut Execution, timer: &Timer) {
-    state.timers.retain(|t| t.visit != timer.visit || t.place != timer.place);
+    state
+        .timers
+        .retain(|t| t.visit != timer.visit || t.place != timer.place);
     state.timers.push(timer.clone());
 }
 
 fn owe(state: &mut Execution, number: u64, action: &Action) {
-    state.owed.push(Owed { number, action: action.clone(), attempts: 0, next: None });
+    state.owed.push(Owed {
+        number,
+        action: action.clone(),
+        attempts: 0,
+        next: None,
+    });
 }

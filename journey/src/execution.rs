@@ -24,6 +24,20 @@ pub enum Status {
     Stopped,
 }
 
+impl Status {
+    /// The word for it: `active`, `held` …
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Active => "active",
+            Status::Held => "held",
+            Status::Completed => "completed",
+            Status::Exited => "exited",
+            Status::Expired => "expired",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
 /// One customer's run of one journey.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Execution {

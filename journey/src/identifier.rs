@@ -2,6 +2,7 @@
 //! Knows no shards: it gives the hash, others cut it.
 
 use crate::limits;
+use crate::problem::short;
 use crate::signal::{Identifier, Signal};
 use std::fmt;
 use std::str::FromStr;
@@ -15,12 +16,14 @@ impl Identifier {
     /// When the name is no slug of at most 64 bytes, or the value is empty, too long or has control characters.
     pub fn new(name: &str, value: &str) -> Result<Identifier, String> {
         let slug = name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !slug || name.len() > limits::IDENTIFIER_NAME_BYTES {
             return Err(format!(
                 "identifier name {:?} is no slug: expected a lower-case letter, then lower-case letters, digits and `_`, \
                  at most {} bytes",
-                clip(name),
+                short(name),
                 limits::IDENTIFIER_NAME_BYTES
             ));
         }
@@ -34,7 +37,9 @@ impl Identifier {
             value = value.to_lowercase().nfc().collect();
         }
         if value.is_empty() {
-            return Err(format!("identifier `{name}` has an empty value: expected 1 to 256 bytes"));
+            return Err(format!(
+                "identifier `{name}` has an empty value: expected 1 to 256 bytes"
+            ));
         }
         if value.len() > limits::IDENTIFIER_VALUE_BYTES {
             return Err(too_long(name, value.len()));
@@ -45,7 +50,10 @@ impl Identifier {
                 u32::from(bad)
             ));
         }
-        Ok(Identifier { name: name.to_owned(), value })
+        Ok(Identifier {
+            name: name.to_owned(),
+            value,
+        })
     }
 }
 
@@ -61,14 +69,6 @@ fn too_long(name: &str, length: usize) -> String {
         "identifier `{name}` has a value of {length} bytes: expected at most {}",
         limits::IDENTIFIER_VALUE_BYTES
     )
-}
-
-/// The beginning of a text that may be huge, for an error.
-pub(crate) fn clip(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 /// The hash that places a customer: xxh3-64, seed 0, over the workspace, the name and the value of the customer key,
@@ -108,8 +108,18 @@ pub struct ExecutionId {
 
 impl ExecutionId {
     /// The id of one run of one customer.
-    pub fn new(workspace: &str, key: &Identifier, journey: &str, instance: Option<&str>, run: u32) -> ExecutionId {
-        ExecutionId { customer: customer_hash(workspace, key), slot: slot_hash(journey, instance), run }
+    pub fn new(
+        workspace: &str,
+        key: &Identifier,
+        journey: &str,
+        instance: Option<&str>,
+        run: u32,
+    ) -> ExecutionId {
+        ExecutionId {
+            customer: customer_hash(workspace, key),
+            slot: slot_hash(journey, instance),
+            run,
+        }
     }
 }
 
@@ -124,20 +134,33 @@ impl FromStr for ExecutionId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = || {
-            format!("{:?} is no execution id: expected `<16 hex digits>-<16 hex digits>-<run>`", clip(text))
+            format!(
+                "{:?} is no execution id: expected `<16 hex digits>-<16 hex digits>-<run>`",
+                short(text)
+            )
         };
         let hex = |part: &str| {
-            let plain = part.len() == 16 && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            if plain { u64::from_str_radix(part, 16).ok() } else { None }
+            let plain =
+                part.len() == 16 && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if plain {
+                u64::from_str_radix(part, 16).ok()
+            } else {
+                None
+            }
         };
         let mut parts = text.split('-');
-        let (Some(customer), Some(slot), Some(run), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(customer), Some(slot), Some(run), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(refuse());
         };
         let number = run.bytes().all(|b| b.is_ascii_digit()) && !run.starts_with('0');
         match (hex(customer), hex(slot), run.parse::<u32>()) {
-            (Some(customer), Some(slot), Ok(run)) if number => Ok(ExecutionId { customer, slot, run }),
+            (Some(customer), Some(slot), Ok(run)) if number => Ok(ExecutionId {
+                customer,
+                slot,
+                run,
+            }),
             _ => Err(refuse()),
         }
     }
@@ -153,17 +176,22 @@ impl Signal {
         if self.id.is_empty() || self.id.len() > limits::SIGNAL_ID_BYTES {
             wrong.push((
                 "id",
-                format!("the id has {} bytes: expected 1 to {}", self.id.len(), limits::SIGNAL_ID_BYTES),
+                format!(
+                    "the id has {} bytes: expected 1 to {}",
+                    self.id.len(),
+                    limits::SIGNAL_ID_BYTES
+                ),
             ));
         }
         for (field, text) in [("source", &self.source), ("type", &self.kind)] {
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-            if text.is_empty() || text.len() > limits::SIGNAL_TYPE_BYTES || !text.bytes().all(plain) {
+            if text.is_empty() || text.len() > limits::SIGNAL_TYPE_BYTES || !text.bytes().all(plain)
+            {
                 wrong.push((
                     field,
                     format!(
                         "the {field} is {:?}: expected 1 to {} of the characters A-Z a-z 0-9 _ . -",
-                        clip(text),
+                        short(text),
                         limits::SIGNAL_TYPE_BYTES
                     ),
                 ));
@@ -174,7 +202,7 @@ impl Signal {
             wrong.push((
                 "type",
                 format!("the type {:?} begins with `{application}`, which has a meaning of its own in expressions: \
-                         expected the name of an application", clip(&self.kind)),
+                         expected the name of an application", short(&self.kind)),
             ));
         }
         if self.identifiers.is_empty() || self.identifiers.len() > limits::SIGNAL_IDENTIFIERS {

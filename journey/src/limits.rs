@@ -61,4 +61,5 @@ pub const DEDUP_WINDOW: Span = Span::from_seconds(7 * 86_400);
 pub const CONNECTED_ACTIONS: [&str; 2] = ["webhook", "log"];
 
 /// First parts of a signal type that stand for something else in an expression.
-pub const RESERVED_APPLICATIONS: [&str; 6] = ["signal", "customer", "vars", "execution", "now", "action"];
+pub const RESERVED_APPLICATIONS: [&str; 6] =
+    ["signal", "customer", "vars", "execution", "now", "action"];

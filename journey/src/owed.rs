@@ -29,5 +29,10 @@ pub fn owed(state: &Execution) -> Vec<Effect<'_>> {
 
 /// When the next timer is due that does not wait for a hold to end.
 pub fn next_due(state: &Execution) -> Option<Time> {
-    state.timers.iter().filter(|t| !t.waits).map(|t| t.due).min()
+    state
+        .timers
+        .iter()
+        .filter(|t| !t.waits)
+        .map(|t| t.due)
+        .min()
 }

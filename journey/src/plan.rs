@@ -104,7 +104,9 @@ pub fn plan(
     signal: &Signal,
     at: Time,
 ) -> Plan {
-    let mut customer = customer.cloned().unwrap_or_else(|| Customer::new(key.clone()));
+    let mut customer = customer
+        .cloned()
+        .unwrap_or_else(|| Customer::new(key.clone()));
     let change = customer.change(signal, at);
     customer.apply(&change);
     let mut journeys: Vec<String> = Vec::new();
@@ -114,13 +116,27 @@ pub fn plan(
             journeys.push(run.journey.clone());
         }
     }
-    journeys.extend(catalog.listening(&signal.kind).into_iter().filter(|j| !known.contains(j.as_str())));
-    let mut planning =
-        Planning { catalog, signal, at, active: customer.runs.iter().filter(|r| r.is_active()).count(), parts: Vec::new() };
+    journeys.extend(
+        catalog
+            .listening(&signal.kind)
+            .into_iter()
+            .filter(|j| !known.contains(j.as_str())),
+    );
+    let mut planning = Planning {
+        catalog,
+        signal,
+        at,
+        active: customer.runs.iter().filter(|r| r.is_active()).count(),
+        parts: Vec::new(),
+    };
     for journey in &journeys {
         planning.journey(&customer, journey);
     }
-    Plan { parts: planning.parts, change, customer }
+    Plan {
+        parts: planning.parts,
+        change,
+        customer,
+    }
 }
 
 struct Planning<'a> {
@@ -140,7 +156,11 @@ enum Instance {
 
 impl Planning<'_> {
     fn journey(&mut self, customer: &Customer, journey: &str) {
-        let runs: Vec<&Run> = customer.runs.iter().filter(|r| r.journey == journey).collect();
+        let runs: Vec<&Run> = customer
+            .runs
+            .iter()
+            .filter(|r| r.journey == journey)
+            .collect();
         let live = self.catalog.live(journey);
         let state = self.catalog.state(journey);
         let mut concerned = false;
@@ -155,7 +175,12 @@ impl Planning<'_> {
         };
         let instance = instance_of(&compiled, customer, self.signal, self.at);
         let enters = !concerned || compiled.reentry == Reentry::Concurrent;
-        if enters && compiled.entry.iter().any(|e| e.on.contains(&self.signal.kind)) {
+        if enters
+            && compiled
+                .entry
+                .iter()
+                .any(|e| e.on.contains(&self.signal.kind))
+        {
             match entry_of(&compiled, customer, self.signal, self.at) {
                 Ok(Some(_)) => {
                     self.enter(&compiled, version, customer, &runs, instance, state);
@@ -189,9 +214,18 @@ impl Planning<'_> {
         let journey = run.journey.clone();
         let instance = run.instance.clone();
         if state == JourneyState::Dropped {
-            self.refuse(&journey, instance, "the journey is deactivated and drops signals".to_owned());
+            self.refuse(
+                &journey,
+                instance,
+                "the journey is deactivated and drops signals".to_owned(),
+            );
         } else {
-            self.parts.push(Part::Existing { journey, instance, run: run.run, version: run.version });
+            self.parts.push(Part::Existing {
+                journey,
+                instance,
+                run: run.run,
+                version: run.version,
+            });
         }
         true
     }
@@ -220,8 +254,12 @@ impl Planning<'_> {
         if let Some(reason) = closed {
             return self.refuse(journey, instance, reason.to_owned());
         }
-        let last = runs.iter().filter(|r| r.instance == instance).max_by_key(|r| r.run);
-        if let Some(reason) = last.and_then(|last| reentry_refuses(compiled.reentry, last, self.at)) {
+        let last = runs
+            .iter()
+            .filter(|r| r.instance == instance)
+            .max_by_key(|r| r.run);
+        if let Some(reason) = last.and_then(|last| reentry_refuses(compiled.reentry, last, self.at))
+        {
             return self.refuse(journey, instance, reason);
         }
         if self.active >= limits::ACTIVE_EXECUTIONS {
@@ -235,7 +273,12 @@ impl Planning<'_> {
         }
         self.active += 1;
         let run = last.map_or(1, |r| r.run.saturating_add(1));
-        self.parts.push(Part::Enter { journey: journey.clone(), version, instance, run });
+        self.parts.push(Part::Enter {
+            journey: journey.clone(),
+            version,
+            instance,
+            run,
+        });
     }
 
     /// Only ended ones are left: the last of them answers.
@@ -244,14 +287,26 @@ impl Planning<'_> {
             Instance::Known(instance) => r.instance == *instance,
             Instance::Unknown | Instance::Wrong(_) => true,
         };
-        let last = runs.iter().filter(|r| !r.is_active()).filter(mine).max_by_key(|r| (r.ended, r.run));
+        let last = runs
+            .iter()
+            .filter(|r| !r.is_active())
+            .filter(mine)
+            .max_by_key(|r| (r.ended, r.run));
         if let Some(run) = last {
-            self.parts.push(Part::Ended { journey: run.journey.clone(), instance: run.instance.clone(), run: run.run });
+            self.parts.push(Part::Ended {
+                journey: run.journey.clone(),
+                instance: run.instance.clone(),
+                run: run.run,
+            });
         }
     }
 
     fn refuse(&mut self, journey: &str, instance: Option<String>, reason: String) {
-        self.parts.push(Part::Refused { journey: journey.to_owned(), instance, reason });
+        self.parts.push(Part::Refused {
+            journey: journey.to_owned(),
+            instance,
+            reason,
+        });
     }
 }
 
@@ -262,15 +317,27 @@ fn entry_of<'c>(
     signal: &Signal,
     at: Time,
 ) -> Result<Option<&'c Entry>, String> {
-    let scope = Scope { signal: Some(signal), customer, execution: None, now: at };
-    for entry in compiled.entry.iter().filter(|e| e.on.contains(&signal.kind)) {
+    let scope = Scope {
+        signal: Some(signal),
+        customer,
+        execution: None,
+        now: at,
+    };
+    for entry in compiled
+        .entry
+        .iter()
+        .filter(|e| e.on.contains(&signal.kind))
+    {
         let mut holds = true;
         for condition in [&entry.where_, &entry.when].into_iter().flatten() {
             match condition.holds(&compiled.base, &scope) {
                 Ok(true) => {}
                 Ok(false) | Err(Miss::Unknown(_)) => holds = false,
                 Err(Miss::Error(error)) => {
-                    return Err(format!("{}: `{}` cannot be computed: {error}", entry.place, condition.source));
+                    return Err(format!(
+                        "{}: `{}` cannot be computed: {error}",
+                        entry.place, condition.source
+                    ));
                 }
             }
             if !holds {
@@ -285,16 +352,28 @@ fn entry_of<'c>(
 }
 
 fn instance_of(compiled: &Compiled, customer: &Customer, signal: &Signal, at: Time) -> Instance {
-    let Some(key) = &compiled.instance_key else { return Instance::Known(None) };
-    let scope = Scope { signal: Some(signal), customer, execution: None, now: at };
+    let Some(key) = &compiled.instance_key else {
+        return Instance::Known(None);
+    };
+    let scope = Scope {
+        signal: Some(signal),
+        customer,
+        execution: None,
+        now: at,
+    };
     let text = match key.eval(&compiled.base, &scope) {
         Err(Miss::Unknown(_)) | Ok(Value::Null) => return Instance::Unknown,
         Err(Miss::Error(error)) => {
-            return Instance::Wrong(format!("instance_key: `{}` cannot be computed: {error}", key.source));
+            return Instance::Wrong(format!(
+                "instance_key: `{}` cannot be computed: {error}",
+                key.source
+            ));
         }
         Ok(Value::String(text)) => text.trim().to_owned(),
         Ok(Value::Int(number)) => number.to_string(),
-        Ok(_) => return Instance::Wrong("instance_key: expected text or a whole number".to_owned()),
+        Ok(_) => {
+            return Instance::Wrong("instance_key: expected text or a whole number".to_owned());
+        }
     };
     if text.is_empty() || text.len() > limits::INSTANCE_KEY_BYTES {
         return Instance::Wrong(format!(
@@ -309,9 +388,15 @@ fn instance_of(compiled: &Compiled, customer: &Customer, signal: &Signal, at: Ti
 fn reentry_refuses(reentry: Reentry, last: &Run, at: Time) -> Option<String> {
     match reentry {
         Reentry::Concurrent => None,
-        Reentry::Never => Some(format!("re-entry: run {} was the only one allowed (`never`)", last.run)),
+        Reentry::Never => Some(format!(
+            "re-entry: run {} was the only one allowed (`never`)",
+            last.run
+        )),
         Reentry::AfterExit { wait } => match last.ended {
-            None => Some(format!("re-entry: run {} has not ended (`after_exit`)", last.run)),
+            None => Some(format!(
+                "re-entry: run {} has not ended (`after_exit`)",
+                last.run
+            )),
             Some(ended) => {
                 let from = ended.plus(wait);
                 (at < from).then(|| {

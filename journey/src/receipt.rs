@@ -83,7 +83,11 @@ impl fmt::Display for Fate {
             Fate::Refused { reason } => return write!(f, ": {reason}"),
             Fate::Recorded | Fate::Unmatched | Fate::Held | Fate::Ended => return Ok(()),
         };
-        if via.is_empty() { Ok(()) } else { write!(f, " via {}", via.join(", ")) }
+        if via.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " via {}", via.join(", "))
+        }
     }
 }
 
@@ -92,7 +96,11 @@ pub fn fate(events: &[Event]) -> Fate {
     let mut path: Vec<&String> = Vec::new();
     let mut start = None;
     let mut exit = None;
-    let mut other = if events.is_empty() { Fate::Ended } else { Fate::Unmatched };
+    let mut other = if events.is_empty() {
+        Fate::Ended
+    } else {
+        Fate::Unmatched
+    };
     for event in events {
         match &event.what {
             What::Started { stage, .. } => start = Some(stage),
@@ -102,12 +110,26 @@ pub fn fate(events: &[Event]) -> Fate {
                 }
                 path.push(to);
             }
-            What::Ended { status: Status::Exited, stage, outcome, .. } => {
-                exit = Some(Fate::Exited { stage: stage.clone(), outcome: outcome.clone() });
+            What::Ended {
+                status: Status::Exited,
+                stage,
+                outcome,
+                ..
+            } => {
+                exit = Some(Fate::Exited {
+                    stage: stage.clone(),
+                    outcome: outcome.clone(),
+                });
             }
             What::SignalWaits(_) if other == Fate::Unmatched => other = Fate::Held,
-            What::Refused { reason, .. } => other = Fate::Refused { reason: reason.clone() },
-            What::Fact { changed: true, .. } | What::Variable { changed: true, .. } | What::Seen { .. }
+            What::Refused { reason, .. } => {
+                other = Fate::Refused {
+                    reason: reason.clone(),
+                }
+            }
+            What::Fact { changed: true, .. }
+            | What::Variable { changed: true, .. }
+            | What::Seen { .. }
                 if other == Fate::Unmatched =>
             {
                 other = Fate::Recorded;
@@ -118,11 +140,19 @@ pub fn fate(events: &[Event]) -> Fate {
     let passed = |stages: &[&String]| stages.iter().map(|s| (*s).clone()).collect::<Vec<_>>();
     match (start, exit, path.as_slice()) {
         (None, Some(exited), _) => exited,
-        (Some(stage), _, []) => Fate::Started { stage: stage.clone(), via: Vec::new() },
-        (Some(_), _, [passes @ .., last]) => Fate::Started { stage: (*last).clone(), via: passed(passes) },
-        (None, None, [first, passes @ .., last]) => {
-            Fate::Moved { from: (*first).clone(), to: (*last).clone(), via: passed(passes) }
-        }
+        (Some(stage), _, []) => Fate::Started {
+            stage: stage.clone(),
+            via: Vec::new(),
+        },
+        (Some(_), _, [passes @ .., last]) => Fate::Started {
+            stage: (*last).clone(),
+            via: passed(passes),
+        },
+        (None, None, [first, passes @ .., last]) => Fate::Moved {
+            from: (*first).clone(),
+            to: (*last).clone(),
+            via: passed(passes),
+        },
         (None, None, _) => other,
     }
 }

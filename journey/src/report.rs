@@ -65,7 +65,11 @@ impl Durations {
     /// Their mean in seconds; `None` when there are none.
     pub fn mean(&self) -> Option<f64> {
         let count = self.all.len();
-        if count == 0 { None } else { Some(self.sum() / count as f64) }
+        if count == 0 {
+            None
+        } else {
+            Some(self.sum() / count as f64)
+        }
     }
 
     /// The one in the middle in seconds, or the mean of the two; `None` when there are none.
@@ -85,8 +89,15 @@ impl Durations {
 impl Report {
     /// An empty report with the stages of a journey.
     pub fn new(compiled: &Compiled) -> Report {
-        let stages = compiled.stages.iter().map(|s| StageReport { stage: s.name.clone(), ..StageReport::default() });
-        Report { journey: compiled.name.clone(), stages: stages.collect(), ..Report::default() }
+        let stages = compiled.stages.iter().map(|s| StageReport {
+            stage: s.name.clone(),
+            ..StageReport::default()
+        });
+        Report {
+            journey: compiled.name.clone(),
+            stages: stages.collect(),
+            ..Report::default()
+        }
     }
 
     /// Takes one event in, with the execution as it was before it (`None` before a start).
@@ -105,7 +116,12 @@ impl Report {
                 stage.people += 1;
                 stage.visits += 1;
             }
-            (What::Ended { status, outcome, .. }, Some(before)) => {
+            (
+                What::Ended {
+                    status, outcome, ..
+                },
+                Some(before),
+            ) => {
                 *self.outcomes.entry((*status, outcome.clone())).or_default() += 1;
                 if *status == Status::Completed {
                     // An end is arrived at, not stayed in.
@@ -122,17 +138,27 @@ impl Report {
     }
 
     fn left(&mut self, before: &Execution, event: &Event) {
-        let stayed = event.occurred.since(before.visit.began.occurred).max(Span(0));
+        let stayed = event
+            .occurred
+            .since(before.visit.began.occurred)
+            .max(Span(0));
         let stage = self.stage(&before.visit.stage);
         stage.people = stage.people.saturating_sub(1);
         stage.time.push(stayed);
     }
 
     fn stage(&mut self, name: &str) -> &mut StageReport {
-        let at = self.stages.iter().position(|s| s.stage == name).unwrap_or_else(|| {
-            self.stages.push(StageReport { stage: name.to_owned(), ..StageReport::default() });
-            self.stages.len() - 1
-        });
+        let at = self
+            .stages
+            .iter()
+            .position(|s| s.stage == name)
+            .unwrap_or_else(|| {
+                self.stages.push(StageReport {
+                    stage: name.to_owned(),
+                    ..StageReport::default()
+                });
+                self.stages.len() - 1
+            });
         &mut self.stages[at]
     }
 }

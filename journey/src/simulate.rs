@@ -128,7 +128,11 @@ impl Catalog for Journeys {
     }
 
     fn version(&self, journey: &str, version: u32) -> Option<Arc<Compiled>> {
-        if version == 1 { self.by_name.get(journey).cloned() } else { None }
+        if version == 1 {
+            self.by_name.get(journey).cloned()
+        } else {
+            None
+        }
     }
 
     fn listening(&self, kind: &str) -> Vec<String> {
@@ -142,13 +146,20 @@ impl Catalog for Journeys {
 
 impl<'w> Simulation<'w> {
     /// A run of these journeys, each as version 1, before anything has happened. Of two with one name the later counts.
-    pub fn new(journeys: impl IntoIterator<Item = Arc<Compiled>>, workspace: &str) -> Simulation<'w> {
-        let by_name: BTreeMap<String, Arc<Compiled>> = journeys.into_iter().map(|c| (c.name.clone(), c)).collect();
+    pub fn new(
+        journeys: impl IntoIterator<Item = Arc<Compiled>>,
+        workspace: &str,
+    ) -> Simulation<'w> {
+        let by_name: BTreeMap<String, Arc<Compiled>> =
+            journeys.into_iter().map(|c| (c.name.clone(), c)).collect();
         let mut listening: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for compiled in by_name.values() {
             let kinds: BTreeSet<&String> = compiled.entry.iter().flat_map(|e| &e.on).collect();
             for kind in kinds {
-                listening.entry(kind.clone()).or_default().push(compiled.name.clone());
+                listening
+                    .entry(kind.clone())
+                    .or_default()
+                    .push(compiled.name.clone());
             }
         }
         Simulation {
@@ -179,18 +190,27 @@ impl<'w> Simulation<'w> {
     pub fn signal(&mut self, signal: &Signal) -> SignalOutcome {
         let at = self.reach(signal.time);
         let Some(key) = signal.identifiers.first() else {
-            return SignalOutcome { duplicate: false, parts: Vec::new() };
+            return SignalOutcome {
+                duplicate: false,
+                parts: Vec::new(),
+            };
         };
         let id = hash(&signal.source, &signal.id);
         if let Some((first, parts)) = self.people.get(key).and_then(|p| p.answers.get(&id))
             && at.since(*first) <= limits::DEDUP_WINDOW
         {
-            return SignalOutcome { duplicate: true, parts: parts.clone() };
+            return SignalOutcome {
+                duplicate: true,
+                parts: parts.clone(),
+            };
         }
         let known = self.people.get(key).map(|p| &p.customer);
         let planned = plan(&self.journeys, known, key, signal, at);
         if planned.parts.is_empty() && known.is_none() {
-            return SignalOutcome { duplicate: false, parts: Vec::new() };
+            return SignalOutcome {
+                duplicate: false,
+                parts: Vec::new(),
+            };
         }
         let person = self.people.entry(key.clone()).or_insert_with(|| Person {
             customer: Customer::new(key.clone()),
@@ -200,11 +220,18 @@ impl<'w> Simulation<'w> {
         // Every part is decided on the customer as the signal leaves it.
         person.customer = planned.customer;
         let moment = Moment::of(signal, at);
-        let parts: Vec<PartOutcome> = planned.parts.into_iter().map(|p| self.part(key, p, signal, moment)).collect();
+        let parts: Vec<PartOutcome> = planned
+            .parts
+            .into_iter()
+            .map(|p| self.part(key, p, signal, moment))
+            .collect();
         if let Some(person) = self.people.get_mut(key).filter(|_| !parts.is_empty()) {
             person.answers.insert(id, (at, parts.clone()));
         }
-        SignalOutcome { duplicate: false, parts }
+        SignalOutcome {
+            duplicate: false,
+            parts,
+        }
     }
 
     /// Lets time pass: every timer due by then fires, at its own due time, in the order of due time, execution, arming.
@@ -227,7 +254,11 @@ impl<'w> Simulation<'w> {
                 self.queue.retain(|d| d.key != due.key);
                 continue;
             }
-            let input = Input::Timer { visit: due.visit, place: &due.place, round: due.round };
+            let input = Input::Timer {
+                visit: due.visit,
+                place: &due.place,
+                round: due.round,
+            };
             // Timers are never refused.
             let _ = self.input(&due.key, input, Moment::now(at));
         }
@@ -237,10 +268,18 @@ impl<'w> Simulation<'w> {
     /// Gives the result of the oldest action of this name, or at this place, that an execution still owes. Whether there
     /// was one.
     pub fn result(&mut self, key: &Key, action: &str, result: AttemptResult) -> bool {
-        let Some(state) = self.execution(key) else { return false };
+        let Some(state) = self.execution(key) else {
+            return false;
+        };
         let is = |a: &Action| a.awaited.as_deref() == Some(action) || a.place == action;
-        let Some(owed) = state.owed.iter().find(|o| is(&o.action)) else { return false };
-        let input = Input::ActionResult { action: owed.number, attempt: owed.attempts.saturating_add(1), result };
+        let Some(owed) = state.owed.iter().find(|o| is(&o.action)) else {
+            return false;
+        };
+        let input = Input::ActionResult {
+            action: owed.number,
+            attempt: owed.attempts.saturating_add(1),
+            result,
+        };
         let at = self.reach(None);
         self.input(key, input, Moment::now(at)).is_ok()
     }
@@ -276,7 +315,10 @@ impl<'w> Simulation<'w> {
 
     /// The executions of one customer, ended ones too.
     pub fn executions_of(&self, customer: &Identifier) -> impl Iterator<Item = &Execution> {
-        self.people.get(customer).into_iter().flat_map(|p| p.executions.values())
+        self.people
+            .get(customer)
+            .into_iter()
+            .flat_map(|p| p.executions.values())
     }
 
     /// Every action so far, in the order made.
@@ -311,23 +353,70 @@ impl<'w> Simulation<'w> {
         now
     }
 
-    fn part(&mut self, customer: &Identifier, part: Part, signal: &Signal, moment: Moment) -> PartOutcome {
+    fn part(
+        &mut self,
+        customer: &Identifier,
+        part: Part,
+        signal: &Signal,
+        moment: Moment,
+    ) -> PartOutcome {
         let (journey, instance, run, fate) = match part {
-            Part::Refused { journey, instance, reason } => (journey, instance, 0, Fate::Refused { reason }),
-            Part::Ended { journey, instance, run } => (journey, instance, run, Fate::Ended),
-            Part::Existing { journey, instance, run, .. } => {
-                let key = Key { customer: customer.clone(), journey, instance, run };
-                let events = self.decide(&key, Input::Signal(signal), moment).unwrap_or_default();
+            Part::Refused {
+                journey,
+                instance,
+                reason,
+            } => (journey, instance, 0, Fate::Refused { reason }),
+            Part::Ended {
+                journey,
+                instance,
+                run,
+            } => (journey, instance, run, Fate::Ended),
+            Part::Existing {
+                journey,
+                instance,
+                run,
+                ..
+            } => {
+                let key = Key {
+                    customer: customer.clone(),
+                    journey,
+                    instance,
+                    run,
+                };
+                let events = self
+                    .decide(&key, Input::Signal(signal), moment)
+                    .unwrap_or_default();
                 let fate = fate(&events);
                 self.commit(&key, events);
                 (key.journey, key.instance, run, fate)
             }
-            Part::Enter { journey, version, instance, run } => {
-                let key = Key { customer: customer.clone(), journey, instance, run };
-                let events = match (self.journeys.version(&key.journey, version), self.people.get(customer)) {
+            Part::Enter {
+                journey,
+                version,
+                instance,
+                run,
+            } => {
+                let key = Key {
+                    customer: customer.clone(),
+                    journey,
+                    instance,
+                    run,
+                };
+                let events = match (
+                    self.journeys.version(&key.journey, version),
+                    self.people.get(customer),
+                ) {
                     (Some(compiled), Some(person)) => {
                         let instance = key.instance.as_deref();
-                        enter(&compiled, version, &person.customer, signal, instance, run, moment)
+                        enter(
+                            &compiled,
+                            version,
+                            &person.customer,
+                            signal,
+                            instance,
+                            run,
+                            moment,
+                        )
                     }
                     _ => Vec::new(),
                 };
@@ -336,17 +425,28 @@ impl<'w> Simulation<'w> {
                 (key.journey, key.instance, run, fate)
             }
         };
-        PartOutcome { journey, instance, run, fate }
+        PartOutcome {
+            journey,
+            instance,
+            run,
+            fate,
+        }
     }
 
     fn decide(&self, key: &Key, input: Input<'_>, moment: Moment) -> Result<Vec<Event>, Refusal> {
         let person = self.people.get(&key.customer);
         let found = person.and_then(|p| p.executions.get(&key.slot()).map(|e| (p, e)));
         let Some((person, state)) = found else {
-            return Err(Refusal::new(format_args!("there is no execution {}", key.id(&self.workspace))));
+            return Err(Refusal::new(format_args!(
+                "there is no execution {}",
+                key.id(&self.workspace)
+            )));
         };
         let Some(compiled) = self.journeys.version(&key.journey, state.version) else {
-            return Err(Refusal::new(format_args!("there is no journey `{}`", key.journey)));
+            return Err(Refusal::new(format_args!(
+                "there is no journey `{}`",
+                key.journey
+            )));
         };
         decide(&compiled, state, &person.customer, input, moment)
     }
@@ -374,7 +474,9 @@ impl<'w> Simulation<'w> {
                         at: event.at,
                         action: action.clone(),
                     });
-                    if action.awaited.is_none() && limits::CONNECTED_ACTIONS.contains(&action.kind.as_str()) {
+                    if action.awaited.is_none()
+                        && limits::CONNECTED_ACTIONS.contains(&action.kind.as_str())
+                    {
                         act.push(event.number);
                     }
                 }
@@ -384,20 +486,40 @@ impl<'w> Simulation<'w> {
         }
         let at = self.clock.unwrap_or_default();
         for action in act {
-            let result = AttemptResult::Skipped { reason: "simulated".to_owned() };
-            let _ = self.input(key, Input::ActionResult { action, attempt: 1, result }, Moment::now(at));
+            let result = AttemptResult::Skipped {
+                reason: "simulated".to_owned(),
+            };
+            let _ = self.input(
+                key,
+                Input::ActionResult {
+                    action,
+                    attempt: 1,
+                    result,
+                },
+                Moment::now(at),
+            );
         }
-        if acts && self.execution(key).is_some_and(|e| owed(e).contains(&Effect::Release)) {
+        if acts
+            && self
+                .execution(key)
+                .is_some_and(|e| owed(e).contains(&Effect::Release))
+        {
             let _ = self.input(key, Input::Release, Moment::now(at));
         }
     }
 
     fn take(&mut self, key: &Key, event: &Event) {
-        let Some(person) = self.people.get_mut(&key.customer) else { return };
+        let Some(person) = self.people.get_mut(&key.customer) else {
+            return;
+        };
         let slot = key.slot();
         let before = person.executions.get_mut(&slot);
         if let Some(watcher) = &mut self.watcher {
-            watcher(Happened { key, before: before.as_deref(), event });
+            watcher(Happened {
+                key,
+                before: before.as_deref(),
+                event,
+            });
         }
         match before {
             Some(state) => evolve(state, event),
@@ -407,8 +529,17 @@ impl<'w> Simulation<'w> {
                 }
             }
         }
-        person.customer.note(&key.journey, key.instance.as_deref(), key.run, event);
-        if let What::TimerArmed(Timer { visit, place, due, round, .. }) = &event.what {
+        person
+            .customer
+            .note(&key.journey, key.instance.as_deref(), key.run, event);
+        if let What::TimerArmed(Timer {
+            visit,
+            place,
+            due,
+            round,
+            ..
+        }) = &event.what
+        {
             self.queue.insert(Due {
                 due: *due,
                 key: key.clone(),
@@ -434,7 +565,13 @@ impl Key {
 
     /// Its id in a workspace.
     pub fn id(&self, workspace: &str) -> ExecutionId {
-        ExecutionId::new(workspace, &self.customer, &self.journey, self.instance.as_deref(), self.run)
+        ExecutionId::new(
+            workspace,
+            &self.customer,
+            &self.journey,
+            self.instance.as_deref(),
+            self.run,
+        )
     }
 
     fn slot(&self) -> Slot {

@@ -13,7 +13,10 @@ impl Value {
             Value::String(text) => text.len(),
             Value::Bytes(bytes) => bytes.len(),
             Value::List(items) => items.iter().map(Value::weight).sum(),
-            Value::Map(map) => map.iter().map(|(name, value)| name.len() + value.weight()).sum(),
+            Value::Map(map) => map
+                .iter()
+                .map(|(name, value)| name.len() + value.weight())
+                .sum(),
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
@@ -27,9 +30,17 @@ impl Value {
 impl Signal {
     /// The signal's weight in bytes while it waits.
     pub fn weight(&self) -> usize {
-        let named: usize =
-            self.data.iter().chain(&self.attributes).map(|(name, value)| name.len() + value.weight()).sum();
-        let who: usize = self.identifiers.iter().map(|i| EACH + i.name.len() + i.value.len()).sum();
+        let named: usize = self
+            .data
+            .iter()
+            .chain(&self.attributes)
+            .map(|(name, value)| name.len() + value.weight())
+            .sum();
+        let who: usize = self
+            .identifiers
+            .iter()
+            .map(|i| EACH + i.name.len() + i.value.len())
+            .sum();
         4 * EACH + self.id.len() + self.source.len() + self.kind.len() + named + who
     }
 }

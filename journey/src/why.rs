@@ -109,8 +109,20 @@ pub struct Deadline {
 
 /// Explains an execution as it stands at `now`.
 pub fn why(compiled: &Compiled, state: &Execution, customer: &Customer, now: Time) -> Explanation {
-    let asking = Asking { compiled, state, scope: Scope { signal: None, customer, execution: Some(state), now } };
-    let stage = compiled.by_name.get(&state.visit.stage).and_then(|n| compiled.stages.get(*n));
+    let asking = Asking {
+        compiled,
+        state,
+        scope: Scope {
+            signal: None,
+            customer,
+            execution: Some(state),
+            now,
+        },
+    };
+    let stage = compiled
+        .by_name
+        .get(&state.visit.stage)
+        .and_then(|n| compiled.stages.get(*n));
     let mut explanation = Explanation {
         stage: state.visit.stage.clone(),
         status: state.status,
@@ -127,7 +139,9 @@ pub fn why(compiled: &Compiled, state: &Execution, customer: &Customer, now: Tim
         text: String::new(),
     };
     if !state.is_ended() {
-        explanation.ways = stage.map_or(Vec::new(), |s| s.transitions.iter().map(|t| asking.way(t)).collect());
+        explanation.ways = stage.map_or(Vec::new(), |s| {
+            s.transitions.iter().map(|t| asking.way(t)).collect()
+        });
         explanation.exits = compiled.exit.iter().map(|e| asking.exit(e)).collect();
         explanation.deadlines = asking.deadlines(stage);
     }
@@ -138,12 +152,24 @@ pub fn why(compiled: &Compiled, state: &Execution, customer: &Customer, now: Tim
 fn sentence(explanation: &Explanation, state: &Execution) -> String {
     let stage = &explanation.stage;
     if let Some(ended) = state.ended {
-        let outcome = explanation.outcome.as_ref().map(|o| format!(" with outcome `{o}`")).unwrap_or_default();
-        return format!("{} in `{stage}` at {}{outcome}", word(explanation.status), ended.at);
+        let outcome = explanation
+            .outcome
+            .as_ref()
+            .map(|o| format!(" with outcome `{o}`"))
+            .unwrap_or_default();
+        return format!(
+            "{} in `{stage}` at {}{outcome}",
+            explanation.status.word(),
+            ended.at
+        );
     }
     let mut text = format!("in `{stage}` since {}", explanation.since);
     if let Some(by) = &explanation.held {
-        let _ = write!(text, ", held by {} ({}), {} waiting", by.actor, by.reason, explanation.waiting);
+        let _ = write!(
+            text,
+            ", held by {} ({}), {} waiting",
+            by.actor, by.reason, explanation.waiting
+        );
     }
     match explanation.ways.len() {
         0 => text.push_str(": no transition leads out"),
@@ -153,20 +179,13 @@ fn sentence(explanation: &Explanation, state: &Execution) -> String {
         }
     }
     if let Some(incident) = &explanation.incident {
-        let _ = write!(text, "; incident at {}: {}", incident.place, incident.message);
+        let _ = write!(
+            text,
+            "; incident at {}: {}",
+            incident.place, incident.message
+        );
     }
     text
-}
-
-fn word(status: Status) -> &'static str {
-    match status {
-        Status::Active => "active",
-        Status::Held => "held",
-        Status::Completed => "completed",
-        Status::Exited => "exited",
-        Status::Expired => "expired",
-        Status::Stopped => "stopped",
-    }
 }
 
 struct Asking<'a> {
@@ -178,9 +197,19 @@ struct Asking<'a> {
 impl Asking<'_> {
     fn way(&self, transition: &Transition) -> Way {
         let waits_for = self.waits_for(transition);
-        let to = self.compiled.stages.get(transition.to).map_or_else(String::new, |s| s.name.clone());
+        let to = self
+            .compiled
+            .stages
+            .get(transition.to)
+            .map_or_else(String::new, |s| s.name.clone());
         let lead = format!("to `{to}`");
-        self.describe(&transition.place, to, lead, waits_for, transition.when.as_ref())
+        self.describe(
+            &transition.place,
+            to,
+            lead,
+            waits_for,
+            transition.when.as_ref(),
+        )
     }
 
     fn exit(&self, exit: &crate::compiled::Exit) -> Way {
@@ -188,13 +217,26 @@ impl Asking<'_> {
         let mut waits_for: Vec<Waiting> = exit
             .on
             .iter()
-            .map(|kind| Waiting::Signal { kind: kind.clone(), where_: where_.clone(), until: None })
+            .map(|kind| Waiting::Signal {
+                kind: kind.clone(),
+                where_: where_.clone(),
+                until: None,
+            })
             .collect();
         if waits_for.is_empty() {
             waits_for.push(Waiting::Condition);
         }
-        let lead = exit.outcome.as_ref().map_or("exit".to_owned(), |o| format!("exit with outcome `{o}`"));
-        self.describe(&exit.place, exit.outcome.clone().unwrap_or_default(), lead, waits_for, exit.when.as_ref())
+        let lead = exit
+            .outcome
+            .as_ref()
+            .map_or("exit".to_owned(), |o| format!("exit with outcome `{o}`"));
+        self.describe(
+            &exit.place,
+            exit.outcome.clone().unwrap_or_default(),
+            lead,
+            waits_for,
+            exit.when.as_ref(),
+        )
     }
 
     fn describe(
@@ -209,7 +251,13 @@ impl Asking<'_> {
         let mut missing: Vec<String> = Vec::new();
         for part in &parts {
             if let Holds::Unknown { missing: paths } = &part.state {
-                missing.extend(paths.iter().filter(|p| !missing.contains(p)).cloned().collect::<Vec<_>>());
+                missing.extend(
+                    paths
+                        .iter()
+                        .filter(|p| !missing.contains(p))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                );
             }
         }
         let opens_at = waits_for.iter().find_map(|w| match w {
@@ -218,35 +266,70 @@ impl Asking<'_> {
             Waiting::Signal { .. } | Waiting::Condition | Waiting::ByHand => None,
         });
         let text = words(&lead, &waits_for, &parts);
-        Way { place: place.to_owned(), to, waits_for, parts, opens_at, missing, text }
+        Way {
+            place: place.to_owned(),
+            to,
+            waits_for,
+            parts,
+            opens_at,
+            missing,
+            text,
+        }
     }
 
     fn waits_for(&self, transition: &Transition) -> Vec<Waiting> {
         let place = &transition.place;
         let where_ = transition.where_.as_ref().map(|w| w.source.clone());
-        let signal = |kind: &String, until| Waiting::Signal { kind: kind.clone(), where_: where_.clone(), until };
+        let signal = |kind: &String, until| Waiting::Signal {
+            kind: kind.clone(),
+            where_: where_.clone(),
+            until,
+        };
         let seen = self.state.patterns.get(place);
         let saw = |step: usize| seen.is_some_and(|s| s.iter().any(|s| s.step as usize == step));
         match &transition.trigger {
             Trigger::Any(kinds) => kinds.iter().map(|k| signal(k, None)).collect(),
             Trigger::All { kinds, within } => {
                 let until = self.end(within.as_ref());
-                kinds.iter().enumerate().filter(|(n, _)| !saw(*n)).map(|(_, k)| signal(k, until)).collect()
+                kinds
+                    .iter()
+                    .enumerate()
+                    .filter(|(n, _)| !saw(*n))
+                    .map(|(_, k)| signal(k, until))
+                    .collect()
             }
             Trigger::Sequence { kinds, within } => {
                 let until = self.end(within.as_ref());
-                kinds.iter().skip(seen.map_or(0, Vec::len)).map(|k| signal(k, until)).collect()
+                kinds
+                    .iter()
+                    .skip(seen.map_or(0, Vec::len))
+                    .map(|k| signal(k, until))
+                    .collect()
             }
             Trigger::Absent { kind, after, .. } => {
                 let until = self.timer(place).map(|t| t.due);
-                let begins = after.iter().filter(|_| until.is_none()).map(|k| signal(k, None));
-                begins.chain([Waiting::Absence { kind: kind.clone(), until }]).collect()
+                let begins = after
+                    .iter()
+                    .filter(|_| until.is_none())
+                    .map(|k| signal(k, None));
+                begins
+                    .chain([Waiting::Absence {
+                        kind: kind.clone(),
+                        until,
+                    }])
+                    .collect()
             }
             Trigger::After(wait) => {
-                vec![Waiting::Time { at: self.timer(place).map(|t| t.due), source: wait.source.clone() }]
+                vec![Waiting::Time {
+                    at: self.timer(place).map(|t| t.due),
+                    source: wait.source.clone(),
+                }]
             }
             Trigger::At(expression) => {
-                vec![Waiting::Time { at: self.timer(place).map(|t| t.due), source: expression.source.clone() }]
+                vec![Waiting::Time {
+                    at: self.timer(place).map(|t| t.due),
+                    source: expression.source.clone(),
+                }]
             }
             Trigger::Condition => vec![Waiting::Condition],
             Trigger::ByHand => vec![Waiting::ByHand],
@@ -254,11 +337,16 @@ impl Asking<'_> {
     }
 
     fn end(&self, within: Option<&Wait>) -> Option<Time> {
-        within?.due(self.state.visit.began.at, &self.compiled.base, &self.scope).ok()
+        within?
+            .due(self.state.visit.began.at, &self.compiled.base, &self.scope)
+            .ok()
     }
 
     fn timer(&self, place: &str) -> Option<&Timer> {
-        self.state.timers.iter().find(|t| t.visit == self.state.visit.number && t.place == place)
+        self.state
+            .timers
+            .iter()
+            .find(|t| t.visit == self.state.visit.number && t.place == place)
     }
 
     fn deadlines(&self, stage: Option<&Stage>) -> Vec<Deadline> {
@@ -267,20 +355,35 @@ impl Asking<'_> {
             let own = stage.map_or(&[][..], |s| &s.deadlines);
             let to = match timer.kind {
                 TimerKind::StageDeadline => own.iter().find(|d| d.place == timer.place),
-                TimerKind::JourneyDeadline => self.compiled.deadlines.iter().find(|d| d.place == timer.place),
+                TimerKind::JourneyDeadline => self
+                    .compiled
+                    .deadlines
+                    .iter()
+                    .find(|d| d.place == timer.place),
                 TimerKind::Repeat | TimerKind::Stalled => None,
                 TimerKind::Absent | TimerKind::Delay => continue,
             };
-            let to = to.and_then(|d| d.to).and_then(|n| self.compiled.stages.get(n)).map(|s| s.name.clone());
+            let to = to
+                .and_then(|d| d.to)
+                .and_then(|n| self.compiled.stages.get(n))
+                .map(|s| s.name.clone());
             let does = match (timer.kind, &to) {
-                (TimerKind::StageDeadline | TimerKind::JourneyDeadline, Some(to)) => format!("moves to `{to}`"),
+                (TimerKind::StageDeadline | TimerKind::JourneyDeadline, Some(to)) => {
+                    format!("moves to `{to}`")
+                }
                 (TimerKind::JourneyDeadline, None) => "the journey expires".to_owned(),
                 (TimerKind::StageDeadline, None) => "is overdue".to_owned(),
                 (TimerKind::Repeat, _) => format!("repeats its actions, round {}", timer.round),
                 _ => "is flagged stalled".to_owned(),
             };
             let text = format!("at {}: {does}", timer.due);
-            found.push(Deadline { place: timer.place.clone(), kind: timer.kind, due: timer.due, to, text });
+            found.push(Deadline {
+                place: timer.place.clone(),
+                kind: timer.kind,
+                due: timer.due,
+                to,
+                text,
+            });
         }
         found.sort_by_key(|d| d.due);
         found
@@ -294,17 +397,28 @@ fn words(lead: &str, waits_for: &[Waiting], parts: &[Part]) -> String {
     for (n, waiting) in waits_for.iter().filter(all).enumerate() {
         text.push_str(if n == 0 { ": waits for " } else { ", " });
         let _ = match waiting {
-            Waiting::Signal { kind, where_, until } => {
+            Waiting::Signal {
+                kind,
+                where_,
+                until,
+            } => {
                 let _ = write!(text, "a signal `{kind}`");
                 if let Some(where_) = where_ {
                     let _ = write!(text, " where {where_}");
                 }
                 until.map_or(Ok(()), |until| write!(text, " before {until}"))
             }
-            Waiting::Absence { kind, until: Some(until) } => write!(text, "no `{kind}` until {until}"),
-            Waiting::Absence { kind, until: None } => write!(text, "no `{kind}` within a time that does not run now"),
+            Waiting::Absence {
+                kind,
+                until: Some(until),
+            } => write!(text, "no `{kind}` until {until}"),
+            Waiting::Absence { kind, until: None } => {
+                write!(text, "no `{kind}` within a time that does not run now")
+            }
             Waiting::Time { at: Some(at), .. } => write!(text, "the time {at}"),
-            Waiting::Time { at: None, source } => write!(text, "the time of `{source}`, which does not run now"),
+            Waiting::Time { at: None, source } => {
+                write!(text, "the time of `{source}`, which does not run now")
+            }
             Waiting::ByHand => write!(text, "somebody who moves it by hand"),
             Waiting::Condition => Ok(()),
         };
@@ -319,7 +433,12 @@ fn words(lead: &str, waits_for: &[Waiting], parts: &[Part]) -> String {
         let _ = match &part.state {
             Holds::Yes => write!(text, "`{}` (holds)", part.source),
             Holds::No => write!(text, "`{}` (does not hold)", part.source),
-            Holds::Unknown { missing } => write!(text, "`{}` ({} has never arrived)", part.source, missing.join(", ")),
+            Holds::Unknown { missing } => write!(
+                text,
+                "`{}` ({} has never arrived)",
+                part.source,
+                missing.join(", ")
+            ),
             Holds::Error(error) => write!(text, "`{}` (cannot be computed: {error})", part.source),
         };
     }

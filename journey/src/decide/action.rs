@@ -16,10 +16,17 @@ impl Deciding<'_> {
     /// One result. Fenced by attempt: that of another attempt than the current one changes nothing.
     pub(super) fn action_result(&mut self, number: u64, attempt: u32, result: AttemptResult) {
         let current = |o: &&Owed| o.number == number && o.attempts.saturating_add(1) == attempt;
-        let Some(owed) = self.state.owed.iter().find(current).cloned() else { return };
+        let Some(owed) = self.state.owed.iter().find(current).cloned() else {
+            return;
+        };
         let (outcome, status) = match result {
             AttemptResult::Retry { error, next } => {
-                self.emit(What::Attempted { action: number, attempt, error, next });
+                self.emit(What::Attempted {
+                    action: number,
+                    attempt,
+                    error,
+                    next,
+                });
                 return;
             }
             AttemptResult::Done { detail } => (ActionOutcome::Done { detail }, "done"),
@@ -30,10 +37,17 @@ impl Deciding<'_> {
             ActionOutcome::Failed { error } => Some(error.clone()),
             ActionOutcome::Done { .. } | ActionOutcome::Skipped { .. } => None,
         };
-        self.emit(What::Settled { action: number, attempt, outcome });
+        self.emit(What::Settled {
+            action: number,
+            attempt,
+            outcome,
+        });
         if let Some(error) = &error {
             let message = format!("action failed at attempt {attempt}: {error}");
-            self.emit(What::Incident { place: owed.action.place.clone(), message });
+            self.emit(What::Incident {
+                place: owed.action.place.clone(),
+                message,
+            });
         }
         if self.state.is_ended() {
             return;
@@ -57,14 +71,22 @@ impl Deciding<'_> {
         }
         let text = |t: &str| Value::String(t.to_owned());
         let name = owed.action.awaited.as_deref().unwrap_or_default();
-        let data = [("name", name), ("place", &owed.action.place), ("kind", &owed.action.kind), ("error", error)];
+        let data = [
+            ("name", name),
+            ("place", &owed.action.place),
+            ("kind", &owed.action.kind),
+            ("error", error),
+        ];
         let signal = Signal {
             id: format!("{ACTION_FAILED}/{}", owed.number),
             source: "sojourn".to_owned(),
             kind: ACTION_FAILED.to_owned(),
             time: Some(self.occurred),
             identifiers: vec![self.state.customer.clone()],
-            data: data.into_iter().map(|(k, v)| (k.to_owned(), text(v))).collect(),
+            data: data
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), text(v)))
+                .collect(),
             attributes: BTreeMap::new(),
         };
         if self.must_wait() {

@@ -23,7 +23,10 @@ impl Deciding<'_> {
                 self.state.visit.stage
             )));
         }
-        let by = By { actor: command.actor.clone(), reason: command.reason.clone() };
+        let by = By {
+            actor: command.actor.clone(),
+            reason: command.reason.clone(),
+        };
         match &command.what {
             ByHand::Override { to, run_actions } => self.override_to(to, *run_actions, by),
             ByHand::Hold => self.hold(by),
@@ -49,7 +52,14 @@ impl Deciding<'_> {
                 )));
             }
         }
-        self.go(number, Cause::Override(by), Why { transition, signal: None });
+        self.go(
+            number,
+            Cause::Override(by),
+            Why {
+                transition,
+                signal: None,
+            },
+        );
         // Nothing follows by itself while it is held, or before those that wait.
         if !self.state.has_waiting() {
             self.settle();
@@ -64,15 +74,23 @@ impl Deciding<'_> {
                 holder.actor, holder.reason
             )));
         }
-        self.emit(What::Held { actor: by.actor, reason: by.reason });
+        self.emit(What::Held {
+            actor: by.actor,
+            reason: by.reason,
+        });
         Ok(())
     }
 
     fn resume(&mut self, by: By) -> Result<(), Refusal> {
         if self.state.status != Status::Held {
-            return Err(Refusal::new("it is not held: only a held execution can be resumed"));
+            return Err(Refusal::new(
+                "it is not held: only a held execution can be resumed",
+            ));
         }
-        self.emit(What::Resumed { actor: by.actor, reason: by.reason });
+        self.emit(What::Resumed {
+            actor: by.actor,
+            reason: by.reason,
+        });
         // What waits is taken one by one; conditions may have come to hold meanwhile.
         if !self.state.has_waiting() {
             self.settle();
@@ -85,7 +103,7 @@ impl Deciding<'_> {
             return Err(Refusal::new(format_args!(
                 "the outcome {:?} is no slug: expected a lower-case letter, then at most 31 lower-case letters, digits \
                  and `_`",
-                crate::identifier::clip(bad)
+                crate::problem::short(bad)
             )));
         }
         self.end(Status::Stopped, outcome.map(str::to_owned), Some(by));
@@ -96,20 +114,28 @@ impl Deciding<'_> {
 fn is_slug(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Names the stage that was meant, or some of those that there are.
 fn unknown_stage(to: &str, stages: &[Stage]) -> String {
-    let to = crate::identifier::clip(to);
-    let near = stages.iter().map(|s| (strsim::damerau_levenshtein(&s.name, &to), s)).min_by_key(|(d, _)| *d);
-    let hint = match near {
-        Some((distance, stage)) if distance <= 3 => format!("did you mean `{}`?", stage.name),
-        _ => {
-            let names: Vec<&str> = stages.iter().take(20).map(|s| s.name.as_str()).collect();
-            let more = if stages.len() > names.len() { ", …" } else { "" };
-            format!("expected one of {}{more}", names.join(", "))
+    let names = || stages.iter().map(|s| s.name.as_str());
+    let hint = match crate::problem::nearest(to, names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let some: Vec<&str> = names().take(20).collect();
+            let more = if stages.len() > some.len() {
+                ", …"
+            } else {
+                ""
+            };
+            format!("expected one of {}{more}", some.join(", "))
         }
     };
-    format!("this version has no stage {to:?}: {hint}")
+    format!(
+        "this version has no stage {:?}: {hint}",
+        crate::problem::short(to)
+    )
 }

@@ -14,13 +14,20 @@ impl Deciding<'_> {
     pub(super) fn take_facts(&mut self, signal: &Signal) {
         let compiled = self.compiled;
         for (path, value) in facts_of(signal, compiled.facts.paths.iter()) {
-            let newest = self.state.facts.get(&path).is_none_or(|known| self.occurred >= known.occurred);
+            let newest = self
+                .state
+                .facts
+                .get(&path)
+                .is_none_or(|known| self.occurred >= known.occurred);
             if !newest {
                 continue;
             }
             let weight = value.weight();
             if weight > limits::FACT_BYTES {
-                let message = format!("fact `{path}` has {weight} bytes: expected at most {}", limits::FACT_BYTES);
+                let message = format!(
+                    "fact `{path}` has {weight} bytes: expected at most {}",
+                    limits::FACT_BYTES
+                );
                 self.incident("facts", message);
                 continue;
             }
@@ -36,8 +43,16 @@ impl Deciding<'_> {
 
     /// Sets a fact, and notes whether its value became another.
     pub(super) fn set_fact(&mut self, path: String, value: Value) {
-        let changed = self.state.facts.get(&path).is_none_or(|known| known.value != value);
-        self.emit(What::Fact { path, value, changed });
+        let changed = self
+            .state
+            .facts
+            .get(&path)
+            .is_none_or(|known| known.value != value);
+        self.emit(What::Fact {
+            path,
+            value,
+            changed,
+        });
         self.note_change(changed);
     }
 
@@ -53,7 +68,10 @@ impl Deciding<'_> {
             Ok(value) => value,
             Err(Miss::Unknown(_)) => return,
             Err(Miss::Error(error)) => {
-                self.incident(&place(), format!("`{}` cannot be computed: {error}", from.source));
+                self.incident(
+                    &place(),
+                    format!("`{}` cannot be computed: {error}", from.source),
+                );
                 return;
             }
         };
@@ -66,11 +84,18 @@ impl Deciding<'_> {
         };
         let weight = value.weight();
         if weight > limits::FACT_BYTES {
-            let message =
-                format!("variable `{}` has {weight} bytes: expected at most {}", variable.name, limits::FACT_BYTES);
+            let message = format!(
+                "variable `{}` has {weight} bytes: expected at most {}",
+                variable.name,
+                limits::FACT_BYTES
+            );
             self.incident(&place(), message);
         } else if self.state.vars.get(&variable.name) != Some(&value) {
-            self.emit(What::Variable { name: variable.name.clone(), value, changed: true });
+            self.emit(What::Variable {
+                name: variable.name.clone(),
+                value,
+                changed: true,
+            });
             self.note_change(true);
         }
     }
@@ -83,16 +108,24 @@ fn facts_of<'s>(
 ) -> impl Iterator<Item = (String, &'s Value)> {
     let mut prefix: Vec<&str> = signal.kind.split('.').collect();
     prefix.pop();
-    let reserved = prefix.first().is_none_or(|first| limits::RESERVED_APPLICATIONS.contains(first));
+    let reserved = prefix
+        .first()
+        .is_none_or(|first| limits::RESERVED_APPLICATIONS.contains(first));
     wanted.filter_map(move |path| {
         let rest = path.0.get(prefix.len()..)?;
         let (first, deeper) = rest.split_first()?;
         let mine = !reserved && prefix.iter().zip(&path.0).all(|(a, b)| a == b);
-        let start = if mine { signal.data.get(first)? } else { return None };
-        let value = deeper.iter().try_fold(start, |value, segment| match value {
-            Value::Map(map) => map.get(segment),
-            _ => None,
-        })?;
+        let start = if mine {
+            signal.data.get(first)?
+        } else {
+            return None;
+        };
+        let value = deeper
+            .iter()
+            .try_fold(start, |value, segment| match value {
+                Value::Map(map) => map.get(segment),
+                _ => None,
+            })?;
         Some((path.to_string(), value))
     })
 }
@@ -108,7 +141,11 @@ fn fit(kind: VariableKind, value: Value) -> Result<Value, String> {
         (VariableKind::Time, Value::String(text)) => Time::parse(&text)
             .map(Value::Timestamp)
             .map_err(|_| format!("is {text:?}: expected a time such as 2026-01-31T09:00:00+01:00")),
-        (kind, value) => Err(format!("is {}: expected {}", name_of(&value), expected(kind))),
+        (kind, value) => Err(format!(
+            "is {}: expected {}",
+            name_of(&value),
+            expected(kind)
+        )),
     }
 }
 

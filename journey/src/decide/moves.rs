@@ -29,7 +29,9 @@ impl Deciding<'_> {
     /// One move: leaving actions, transition actions, the new visit, its timers, entering actions.
     pub(super) fn go(&mut self, to: usize, cause: Cause, why: Why<'_>) {
         let compiled = self.compiled;
-        let Some(stage) = compiled.stages.get(to) else { return };
+        let Some(stage) = compiled.stages.get(to) else {
+            return;
+        };
         self.leave(why.signal);
         if let Some(transition) = why.transition {
             for (name, expression) in &transition.keep {
@@ -39,7 +41,12 @@ impl Deciding<'_> {
         }
         let visit = self.state.visit.number.saturating_add(1);
         let from = self.state.visit.stage.clone();
-        self.emit(What::Moved { from, to: stage.name.clone(), visit, cause });
+        self.emit(What::Moved {
+            from,
+            to: stage.name.clone(),
+            visit,
+            cause,
+        });
         self.unsettled = true;
         self.arrive(why.signal);
     }
@@ -66,7 +73,12 @@ impl Deciding<'_> {
 
     pub(super) fn end(&mut self, status: Status, outcome: Option<String>, by: Option<By>) {
         let stage = self.state.visit.stage.clone();
-        self.emit(What::Ended { status, stage, outcome, by });
+        self.emit(What::Ended {
+            status,
+            stage,
+            outcome,
+            by,
+        });
     }
 
     /// Owes every action of a list.
@@ -79,11 +91,17 @@ impl Deciding<'_> {
     fn keep(&mut self, place: &str, name: &str, expression: &Expression, signal: Option<&Signal>) {
         match expression.eval(&self.compiled.base, &self.scope(signal)) {
             Ok(value) if value.weight() <= limits::FACT_BYTES => {
-                self.emit(What::Kept { name: name.to_owned(), value });
+                self.emit(What::Kept {
+                    name: name.to_owned(),
+                    value,
+                });
             }
             Ok(value) => {
-                let message =
-                    format!("`{name}` has {} bytes: expected at most {}", value.weight(), limits::FACT_BYTES);
+                let message = format!(
+                    "`{name}` has {} bytes: expected at most {}",
+                    value.weight(),
+                    limits::FACT_BYTES
+                );
                 self.incident(&format!("{place}/keep/{name}"), message);
             }
             // What never arrived cannot be kept.
@@ -98,7 +116,10 @@ impl Deciding<'_> {
     fn goal(&mut self, signal: Option<&Signal>) {
         let compiled = self.compiled;
         let Some(goal) = &compiled.goal else { return };
-        let here = compiled.stages.get(goal.stage).is_some_and(|s| s.name == self.state.visit.stage);
+        let here = compiled
+            .stages
+            .get(goal.stage)
+            .is_some_and(|s| s.name == self.state.visit.stage);
         if !here || self.state.goal.is_some() {
             return;
         }
@@ -119,8 +140,17 @@ impl Deciding<'_> {
         while !self.is_still() {
             match self.open_condition() {
                 Ok(Some(transition)) if moves < limits::MOVES_IN_A_ROW => {
-                    let cause = Cause::Condition { place: transition.place.clone() };
-                    self.go(transition.to, cause, Why { transition: Some(transition), signal: None });
+                    let cause = Cause::Condition {
+                        place: transition.place.clone(),
+                    };
+                    self.go(
+                        transition.to,
+                        cause,
+                        Why {
+                            transition: Some(transition),
+                            signal: None,
+                        },
+                    );
                     moves += 1;
                 }
                 Ok(Some(transition)) => {
@@ -138,7 +168,12 @@ impl Deciding<'_> {
     }
 
     /// When a wait is over that begins at `from`; `None` when it needs what has never arrived.
-    pub(super) fn due(&mut self, place: &str, wait: &Wait, from: Time) -> Result<Option<Time>, Broken> {
+    pub(super) fn due(
+        &mut self,
+        place: &str,
+        wait: &Wait,
+        from: Time,
+    ) -> Result<Option<Time>, Broken> {
         let due = wait.due(from, &self.compiled.base, &self.scope(None));
         self.due_or_incident(place, &wait.source, due)
     }
@@ -164,7 +199,14 @@ impl Deciding<'_> {
         let compiled = self.compiled;
         let from = self.state.started.at;
         for deadline in &compiled.deadlines {
-            self.arm_wait(0, TimerKind::JourneyDeadline, &deadline.place, &deadline.after, from, signal);
+            self.arm_wait(
+                0,
+                TimerKind::JourneyDeadline,
+                &deadline.place,
+                &deadline.after,
+                from,
+                signal,
+            );
         }
     }
 
@@ -175,28 +217,75 @@ impl Deciding<'_> {
         let from = self.state.visit.began.at;
         for transition in &stage.transitions {
             match &transition.trigger {
-                Trigger::Absent { after: None, within, .. } => {
-                    self.arm_wait(visit, TimerKind::Absent, &transition.place, within, from, signal);
+                Trigger::Absent {
+                    after: None,
+                    within,
+                    ..
+                } => {
+                    self.arm_wait(
+                        visit,
+                        TimerKind::Absent,
+                        &transition.place,
+                        within,
+                        from,
+                        signal,
+                    );
                 }
                 Trigger::After(wait) => {
-                    self.arm_wait(visit, TimerKind::Delay, &transition.place, wait, from, signal);
+                    self.arm_wait(
+                        visit,
+                        TimerKind::Delay,
+                        &transition.place,
+                        wait,
+                        from,
+                        signal,
+                    );
                 }
                 Trigger::At(expression) => self.arm_at(&transition.place, expression, signal),
                 _ => {}
             }
         }
         for repeat in &stage.repeats {
-            self.arm_wait(visit, TimerKind::Repeat, &repeat.place, &repeat.every, from, signal);
+            self.arm_wait(
+                visit,
+                TimerKind::Repeat,
+                &repeat.place,
+                &repeat.every,
+                from,
+                signal,
+            );
         }
         if let Some(wait) = &stage.stalled_after {
-            self.arm_wait(visit, TimerKind::Stalled, &stalled_place(&stage.name), wait, from, signal);
+            self.arm_wait(
+                visit,
+                TimerKind::Stalled,
+                &stalled_place(&stage.name),
+                wait,
+                from,
+                signal,
+            );
         }
         for deadline in &stage.deadlines {
-            self.arm_wait(visit, TimerKind::StageDeadline, &deadline.place, &deadline.after, from, signal);
+            self.arm_wait(
+                visit,
+                TimerKind::StageDeadline,
+                &deadline.place,
+                &deadline.after,
+                from,
+                signal,
+            );
         }
     }
 
-    fn arm_wait(&mut self, visit: u32, kind: TimerKind, place: &str, wait: &Wait, from: Time, signal: Option<&Signal>) {
+    fn arm_wait(
+        &mut self,
+        visit: u32,
+        kind: TimerKind,
+        place: &str,
+        wait: &Wait,
+        from: Time,
+        signal: Option<&Signal>,
+    ) {
         let due = wait.due(from, &self.compiled.base, &self.scope(signal));
         if let Ok(Some(due)) = self.due_or_incident(place, &wait.source, due) {
             self.arm(visit, kind, place, due, 1);
@@ -211,7 +300,15 @@ impl Deciding<'_> {
     }
 
     pub(super) fn arm(&mut self, visit: u32, kind: TimerKind, place: &str, due: Time, round: u32) {
-        self.emit(What::TimerArmed(Timer { visit, kind, place: place.to_owned(), due, round, waits: false, behind: 0 }));
+        self.emit(What::TimerArmed(Timer {
+            visit,
+            kind,
+            place: place.to_owned(),
+            due,
+            round,
+            waits: false,
+            behind: 0,
+        }));
     }
 
     /// After a change of facts, timers whose time comes from what is known are armed anew, where that time became
@@ -227,42 +324,94 @@ impl Deciding<'_> {
                         let due = point(expression.eval(&compiled.base, &self.scope(signal)));
                         self.rearm_one(visit, TimerKind::Delay, place, &expression.source, due);
                     }
-                    Trigger::After(wait) => self.rearm_wait(visit, TimerKind::Delay, place, wait, signal),
-                    Trigger::Absent { after: None, within, .. } => {
+                    Trigger::After(wait) => {
+                        self.rearm_wait(visit, TimerKind::Delay, place, wait, signal)
+                    }
+                    Trigger::Absent {
+                        after: None,
+                        within,
+                        ..
+                    } => {
                         self.rearm_wait(visit, TimerKind::Absent, place, within, signal);
                     }
                     _ => {}
                 }
             }
             if let Some(wait) = stage.stalled_after.as_ref().filter(|_| !self.state.stalled) {
-                self.rearm_wait(visit, TimerKind::Stalled, &stalled_place(&stage.name), wait, signal);
+                self.rearm_wait(
+                    visit,
+                    TimerKind::Stalled,
+                    &stalled_place(&stage.name),
+                    wait,
+                    signal,
+                );
             }
             for deadline in &stage.deadlines {
-                self.rearm_wait(visit, TimerKind::StageDeadline, &deadline.place, &deadline.after, signal);
+                self.rearm_wait(
+                    visit,
+                    TimerKind::StageDeadline,
+                    &deadline.place,
+                    &deadline.after,
+                    signal,
+                );
             }
         }
         for deadline in &compiled.deadlines {
-            self.rearm_wait(0, TimerKind::JourneyDeadline, &deadline.place, &deadline.after, signal);
+            self.rearm_wait(
+                0,
+                TimerKind::JourneyDeadline,
+                &deadline.place,
+                &deadline.after,
+                signal,
+            );
         }
     }
 
-    fn rearm_wait(&mut self, visit: u32, kind: TimerKind, place: &str, wait: &Wait, signal: Option<&Signal>) {
+    fn rearm_wait(
+        &mut self,
+        visit: u32,
+        kind: TimerKind,
+        place: &str,
+        wait: &Wait,
+        signal: Option<&Signal>,
+    ) {
         // Only a wait on a field can become another.
         if wait.expression().is_none() {
             return;
         }
-        let from = if visit == 0 { self.state.started.at } else { self.state.visit.began.at };
+        let from = if visit == 0 {
+            self.state.started.at
+        } else {
+            self.state.visit.began.at
+        };
         let due = wait.due(from, &self.compiled.base, &self.scope(signal));
         self.rearm_one(visit, kind, place, &wait.source, due);
     }
 
-    fn rearm_one(&mut self, visit: u32, kind: TimerKind, place: &str, source: &str, due: Result<Time, Miss>) {
-        let Ok(Some(due)) = self.due_or_incident(place, source, due) else { return };
-        let (again, round) = match self.state.timers.iter().find(|t| t.visit == visit && t.place == place) {
+    fn rearm_one(
+        &mut self,
+        visit: u32,
+        kind: TimerKind,
+        place: &str,
+        source: &str,
+        due: Result<Time, Miss>,
+    ) {
+        let Ok(Some(due)) = self.due_or_incident(place, source, due) else {
+            return;
+        };
+        let (again, round) = match self
+            .state
+            .timers
+            .iter()
+            .find(|t| t.visit == visit && t.place == place)
+        {
             Some(timer) => (timer.due != due, timer.round.saturating_add(1)),
             // A time that is past fires once: one that fired is marked as seen until the visit ends. Of the journey's
             // own timers none is marked, so a past one is not armed again.
-            None => (due > self.at || (visit != 0 && !self.state.patterns.contains_key(place)), 1),
+            None => (
+                due > self.at || (visit != 0 && !self.state.patterns.contains_key(place)),
+                1,
+            ),
         };
         if again {
             self.arm(visit, kind, place, due, round);
@@ -274,10 +423,16 @@ impl<'a> Deciding<'a> {
     /// The first transition of the current stage that needs no signal and holds.
     fn open_condition(&mut self) -> Result<Option<&'a Transition>, Broken> {
         let compiled = self.compiled;
-        let Some(number) = compiled.by_name.get(&self.state.visit.stage) else { return Ok(None) };
+        let Some(number) = compiled.by_name.get(&self.state.visit.stage) else {
+            return Ok(None);
+        };
         for transition in &compiled.stages[*number].transitions {
             if matches!(transition.trigger, Trigger::Condition)
-                && self.holds(&transition.place, None, [transition.where_.as_ref(), transition.when.as_ref()])?
+                && self.holds(
+                    &transition.place,
+                    None,
+                    [transition.where_.as_ref(), transition.when.as_ref()],
+                )?
             {
                 return Ok(Some(transition));
             }
@@ -290,7 +445,9 @@ impl<'a> Deciding<'a> {
 fn point(value: Result<Value, Miss>) -> Result<Time, Miss> {
     let value = value?;
     crate::wait::point(&value, &jiff::tz::TimeZone::UTC).ok_or_else(|| {
-        let found = crate::identifier::clip(&value.to_text());
-        Miss::Error(format!("{found:?} is no time: expected one such as 2026-01-31T09:00:00+01:00"))
+        let found = crate::problem::short(&value.to_text());
+        Miss::Error(format!(
+            "{found:?} is no time: expected one such as 2026-01-31T09:00:00+01:00"
+        ))
     })
 }

@@ -11,7 +11,12 @@ impl Deciding<'_> {
         }
         // A timer that came due before the first waiting signal did goes first; timers among themselves by due time.
         let none = self.state.waiting.is_empty();
-        let timer = self.state.timers.iter().filter(|t| t.waits && (none || t.behind == 0)).min_by_key(|t| t.due);
+        let timer = self
+            .state
+            .timers
+            .iter()
+            .filter(|t| t.waits && (none || t.behind == 0))
+            .min_by_key(|t| t.due);
         if let Some(timer) = timer.cloned() {
             self.fire(&timer);
         } else if let Some(signal) = self.state.waiting.first().cloned() {

@@ -10,7 +10,12 @@ use crate::value::Value;
 
 /// The path of the fact that holds how an awaited action ended: `action.<name>.status`.
 pub(crate) fn status_path(name: &str) -> String {
-    FactPath(vec!["action".to_owned(), name.to_owned(), "status".to_owned()]).to_string()
+    FactPath(vec![
+        "action".to_owned(),
+        name.to_owned(),
+        "status".to_owned(),
+    ])
+    .to_string()
 }
 
 impl Deciding<'_> {
@@ -39,8 +44,14 @@ impl Deciding<'_> {
         }));
         let connected = limits::CONNECTED_ACTIONS.contains(&action.kind.as_str());
         if !connected {
-            let outcome = ActionOutcome::Skipped { reason: "not connected".to_owned() };
-            self.emit(What::Settled { action: number, attempt: 0, outcome });
+            let outcome = ActionOutcome::Skipped {
+                reason: "not connected".to_owned(),
+            };
+            self.emit(What::Settled {
+                action: number,
+                attempt: 0,
+                outcome,
+            });
         }
         if let Some(name) = &action.awaited {
             // The result of an earlier run of the same action is no result of this one.
@@ -51,10 +62,17 @@ impl Deciding<'_> {
 }
 
 fn render(action: &Action, base: &Base, scope: &Scope<'_>) -> Result<(String, Vec<u8>), Miss> {
-    let to = action.to.as_ref().map_or(Ok(String::new()), |to| to.render(base, scope))?;
+    let to = action
+        .to
+        .as_ref()
+        .map_or(Ok(String::new()), |to| to.render(base, scope))?;
     let body = fill(&action.body, base, scope)?.to_json().into_bytes();
     if body.len() > limits::ACTION_BYTES {
-        let text = format!("its body has {} bytes: expected at most {}", body.len(), limits::ACTION_BYTES);
+        let text = format!(
+            "its body has {} bytes: expected at most {}",
+            body.len(),
+            limits::ACTION_BYTES
+        );
         return Err(Miss::Error(text));
     }
     Ok((to, body))
@@ -64,9 +82,16 @@ fn fill(body: &Body, base: &Base, scope: &Scope<'_>) -> Result<Value, Miss> {
     Ok(match body {
         Body::Plain(value) => value.clone(),
         Body::Text(template) => Value::String(template.render(base, scope)?),
-        Body::List(items) => Value::List(items.iter().map(|i| fill(i, base, scope)).collect::<Result<_, _>>()?),
+        Body::List(items) => Value::List(
+            items
+                .iter()
+                .map(|i| fill(i, base, scope))
+                .collect::<Result<_, _>>()?,
+        ),
         Body::Map(map) => {
-            let pairs = map.iter().map(|(name, part)| Ok((name.clone(), fill(part, base, scope)?)));
+            let pairs = map
+                .iter()
+                .map(|(name, part)| Ok((name.clone(), fill(part, base, scope)?)));
             Value::Map(pairs.collect::<Result<_, Miss>>()?)
         }
     })

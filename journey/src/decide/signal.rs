@@ -33,7 +33,8 @@ impl Deciding<'_> {
 
     /// Puts a signal behind those that wait, if there is room.
     pub(super) fn queue(&mut self, signal: &Signal) {
-        let weight: usize = self.state.waiting.iter().map(Signal::weight).sum::<usize>() + signal.weight();
+        let weight: usize =
+            self.state.waiting.iter().map(Signal::weight).sum::<usize>() + signal.weight();
         if self.state.waiting.len() >= limits::WAITING_SIGNALS || weight > limits::WAITING_BYTES {
             self.emit(What::Refused {
                 kind: signal.kind.clone(),
@@ -58,10 +59,17 @@ impl Deciding<'_> {
             Ok(moved) => moved,
             Err(Broken) => false,
         };
-        let did = |what: &What| matches!(what, What::Seen { .. } | What::Moved { .. } | What::Ended { .. });
+        let did = |what: &What| {
+            matches!(
+                what,
+                What::Seen { .. } | What::Moved { .. } | What::Ended { .. }
+            )
+        };
         let active = moved || self.changed || self.events[before..].iter().any(|e| did(&e.what));
         if !active && reported {
-            self.emit(What::Unmatched { kind: signal.kind.clone() });
+            self.emit(What::Unmatched {
+                kind: signal.kind.clone(),
+            });
         }
     }
 
@@ -91,8 +99,18 @@ impl Deciding<'_> {
     fn exits(&mut self, signal: &Signal) -> Result<bool, Broken> {
         let compiled = self.compiled;
         for exit in &compiled.exit {
-            let named = if exit.on.is_empty() { self.changed } else { exit.on.contains(&signal.kind) };
-            if named && self.holds(&exit.place, Some(signal), [exit.where_.as_ref(), exit.when.as_ref()])? {
+            let named = if exit.on.is_empty() {
+                self.changed
+            } else {
+                exit.on.contains(&signal.kind)
+            };
+            if named
+                && self.holds(
+                    &exit.place,
+                    Some(signal),
+                    [exit.where_.as_ref(), exit.when.as_ref()],
+                )?
+            {
                 self.leave(Some(signal));
                 self.end(Status::Exited, exit.outcome.clone(), None);
                 return Ok(true);
@@ -104,7 +122,9 @@ impl Deciding<'_> {
     /// Rule 4: the first transition that opens is taken. What patterns before it saw is gone with the visit; where none
     /// opens, all of it is kept.
     fn transitions(&mut self, signal: &Signal) -> Result<bool, Broken> {
-        let Some(stage) = self.stage() else { return Ok(false) };
+        let Some(stage) = self.stage() else {
+            return Ok(false);
+        };
         let mut seen = Vec::new();
         for transition in &stage.transitions {
             match self.matches(transition, signal) {
@@ -112,8 +132,17 @@ impl Deciding<'_> {
                 Ok(Match::Saw(events)) => seen.extend(events),
                 Ok(Match::Opens(events)) => {
                     events.into_iter().for_each(|e| self.emit(e));
-                    let cause = Cause::Signal { place: transition.place.clone() };
-                    self.go(transition.to, cause, Why { transition: Some(transition), signal: Some(signal) });
+                    let cause = Cause::Signal {
+                        place: transition.place.clone(),
+                    };
+                    self.go(
+                        transition.to,
+                        cause,
+                        Why {
+                            transition: Some(transition),
+                            signal: Some(signal),
+                        },
+                    );
                     return Ok(true);
                 }
                 Err(Broken) => {
@@ -133,10 +162,16 @@ impl Deciding<'_> {
             Trigger::Any(kinds) => {
                 let opens = kinds.contains(&signal.kind)
                     && self.holds(place, Some(signal), [where_, transition.when.as_ref()])?;
-                Ok(if opens { Match::Opens(Vec::new()) } else { Match::No })
+                Ok(if opens {
+                    Match::Opens(Vec::new())
+                } else {
+                    Match::No
+                })
             }
             Trigger::All { kinds, within } => {
-                if !kinds.contains(&signal.kind) || !self.holds(place, Some(signal), [where_, None])? {
+                if !kinds.contains(&signal.kind)
+                    || !self.holds(place, Some(signal), [where_, None])?
+                {
                     return Ok(Match::No);
                 }
                 if let Some(late) = self.out_of_window(place, within.as_ref())? {
@@ -152,28 +187,49 @@ impl Deciding<'_> {
                 // A whole sequence is tried again by a signal of its last type.
                 let step = if next < kinds.len() { Some(next) } else { None };
                 let expected = step.unwrap_or(kinds.len().saturating_sub(1));
-                if kinds.get(expected) != Some(&signal.kind) || !self.holds(place, Some(signal), [where_, None])? {
+                if kinds.get(expected) != Some(&signal.kind)
+                    || !self.holds(place, Some(signal), [where_, None])?
+                {
                     return Ok(Match::No);
                 }
                 if let Some(late) = self.out_of_window(place, within.as_ref())? {
                     return Ok(late);
                 }
-                self.pattern(transition, signal, step, kinds.len() - next.min(kinds.len()))
+                self.pattern(
+                    transition,
+                    signal,
+                    step,
+                    kinds.len() - next.min(kinds.len()),
+                )
             }
-            Trigger::Absent { kind, after, within } => {
+            Trigger::Absent {
+                kind,
+                after,
+                within,
+            } => {
                 let waits = self.armed(place);
                 if *kind == signal.kind && waits {
                     let came = self.holds(place, Some(signal), [where_, None])?;
                     // Step 0 begins the span where one does; what ends it comes after.
                     let step = u32::from(after.is_some());
-                    return Ok(if came { self.saw_step(place, step) } else { Match::No });
+                    return Ok(if came {
+                        self.saw_step(place, step)
+                    } else {
+                        Match::No
+                    });
                 }
                 if after.as_ref() == Some(&signal.kind)
                     && !waits
                     && self.holds(place, Some(signal), [where_, None])?
                 {
-                    let Some(due) = self.due(place, within, self.at)? else { return Ok(Match::No) };
-                    let rounds = self.state.patterns.get(place).map_or(0, |s| s.iter().filter(|s| s.step == 0).count());
+                    let Some(due) = self.due(place, within, self.at)? else {
+                        return Ok(Match::No);
+                    };
+                    let rounds = self
+                        .state
+                        .patterns
+                        .get(place)
+                        .map_or(0, |s| s.iter().filter(|s| s.step == 0).count());
                     let timer = Timer {
                         visit: self.state.visit.number,
                         kind: TimerKind::Absent,
@@ -183,13 +239,17 @@ impl Deciding<'_> {
                         waits: false,
                         behind: 0,
                     };
-                    let Match::Saw(mut events) = self.saw_step(place, 0) else { return Ok(Match::No) };
+                    let Match::Saw(mut events) = self.saw_step(place, 0) else {
+                        return Ok(Match::No);
+                    };
                     events.push(What::TimerArmed(timer));
                     return Ok(Match::Saw(events));
                 }
                 Ok(Match::No)
             }
-            Trigger::After(_) | Trigger::At(_) | Trigger::Condition | Trigger::ByHand => Ok(Match::No),
+            Trigger::After(_) | Trigger::At(_) | Trigger::Condition | Trigger::ByHand => {
+                Ok(Match::No)
+            }
         }
     }
 
@@ -203,14 +263,21 @@ impl Deciding<'_> {
     ) -> Result<Match, Broken> {
         let place = &transition.place;
         let events: Vec<What> = step
-            .map(|s| What::Seen { place: place.clone(), step: u32::try_from(s).unwrap_or(u32::MAX) })
+            .map(|s| What::Seen {
+                place: place.clone(),
+                step: u32::try_from(s).unwrap_or(u32::MAX),
+            })
             .into_iter()
             .collect();
         let whole = open <= events.len();
         if whole && self.holds(place, Some(signal), [None, transition.when.as_ref()])? {
             return Ok(Match::Opens(events));
         }
-        Ok(if events.is_empty() { Match::No } else { Match::Saw(events) })
+        Ok(if events.is_empty() {
+            Match::No
+        } else {
+            Match::Saw(events)
+        })
     }
 
     /// What is left of a pattern after its window: nothing; progress is dropped.
@@ -219,29 +286,57 @@ impl Deciding<'_> {
         place: &str,
         within: Option<&crate::wait::Wait>,
     ) -> Result<Option<Match>, Broken> {
-        let Some(within) = within else { return Ok(None) };
-        let Some(end) = self.due(place, within, self.state.visit.began.at)? else { return Ok(Some(Match::No)) };
+        let Some(within) = within else {
+            return Ok(None);
+        };
+        let Some(end) = self.due(place, within, self.state.visit.began.at)? else {
+            return Ok(Some(Match::No));
+        };
         if self.at <= end {
             return Ok(None);
         }
         let progress = self.state.patterns.contains_key(place);
-        let dropped = progress.then(|| What::Forgotten { place: place.to_owned() });
+        let dropped = progress.then(|| What::Forgotten {
+            place: place.to_owned(),
+        });
         Ok(Some(dropped.map_or(Match::No, |d| Match::Saw(vec![d]))))
     }
 
     fn saw(&self, place: &str, step: usize) -> bool {
-        self.state.patterns.get(place).is_some_and(|s| s.iter().any(|s| s.step as usize == step))
+        self.state
+            .patterns
+            .get(place)
+            .is_some_and(|s| s.iter().any(|s| s.step as usize == step))
     }
 
     /// One more step seen; a list at its limit begins anew.
     fn saw_step(&self, place: &str, step: u32) -> Match {
-        let seen = What::Seen { place: place.to_owned(), step };
-        let full = self.state.patterns.get(place).is_some_and(|s| s.len() >= limits::PATTERN_SIGNALS);
-        if full { Match::Saw(vec![What::Forgotten { place: place.to_owned() }, seen]) } else { Match::Saw(vec![seen]) }
+        let seen = What::Seen {
+            place: place.to_owned(),
+            step,
+        };
+        let full = self
+            .state
+            .patterns
+            .get(place)
+            .is_some_and(|s| s.len() >= limits::PATTERN_SIGNALS);
+        if full {
+            Match::Saw(vec![
+                What::Forgotten {
+                    place: place.to_owned(),
+                },
+                seen,
+            ])
+        } else {
+            Match::Saw(vec![seen])
+        }
     }
 
     fn armed(&self, place: &str) -> bool {
         let visit = self.state.visit.number;
-        self.state.timers.iter().any(|t| t.visit == visit && t.place == place)
+        self.state
+            .timers
+            .iter()
+            .any(|t| t.visit == visit && t.place == place)
     }
 }

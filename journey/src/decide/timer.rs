@@ -18,13 +18,19 @@ impl Deciding<'_> {
             return;
         }
         let same = |t: &&Timer| t.visit == visit && t.round == round && t.place == place;
-        let Some(timer) = self.state.timers.iter().find(same).cloned() else { return };
+        let Some(timer) = self.state.timers.iter().find(same).cloned() else {
+            return;
+        };
         let stale = visit != 0 && visit != self.state.visit.number;
         if stale || timer.waits || self.at < timer.due {
             return;
         }
         if self.must_wait() {
-            self.emit(What::TimerWaits { visit, place: timer.place, round });
+            self.emit(What::TimerWaits {
+                visit,
+                place: timer.place,
+                round,
+            });
             return;
         }
         self.fire(&timer);
@@ -32,9 +38,18 @@ impl Deciding<'_> {
 
     /// What a due timer does.
     pub(super) fn fire(&mut self, timer: &Timer) {
-        let Timer { visit, place, round, .. } = timer;
+        let Timer {
+            visit,
+            place,
+            round,
+            ..
+        } = timer;
         self.changed = false;
-        self.emit(What::TimerFired { visit: *visit, place: place.clone(), round: *round });
+        self.emit(What::TimerFired {
+            visit: *visit,
+            place: place.clone(),
+            round: *round,
+        });
         match timer.kind {
             TimerKind::Absent | TimerKind::Delay => self.open_by_time(timer),
             TimerKind::Repeat => self.repeat(timer),
@@ -51,15 +66,31 @@ impl Deciding<'_> {
     /// hold at that moment, it does not come again by itself in this visit.
     fn open_by_time(&mut self, timer: &Timer) {
         let Some(stage) = self.stage() else { return };
-        let Some(transition) = stage.transitions.iter().find(|t| t.place == timer.place) else { return };
+        let Some(transition) = stage.transitions.iter().find(|t| t.place == timer.place) else {
+            return;
+        };
         match self.holds(&timer.place, None, [None, transition.when.as_ref()]) {
             Ok(true) => {
-                let cause = Cause::Timer { place: timer.place.clone() };
-                self.go(transition.to, cause, Why { transition: Some(transition), signal: None });
+                let cause = Cause::Timer {
+                    place: timer.place.clone(),
+                };
+                self.go(
+                    transition.to,
+                    cause,
+                    Why {
+                        transition: Some(transition),
+                        signal: None,
+                    },
+                );
             }
             Ok(false) | Err(Broken) => match &transition.trigger {
                 Trigger::At(_) => self.mark(&timer.place),
-                Trigger::After(wait) | Trigger::Absent { after: None, within: wait, .. } => {
+                Trigger::After(wait)
+                | Trigger::Absent {
+                    after: None,
+                    within: wait,
+                    ..
+                } => {
                     self.mark_field(&timer.place, wait);
                 }
                 _ => {}
@@ -76,17 +107,32 @@ impl Deciding<'_> {
 
     fn mark(&mut self, place: &str) {
         if !self.state.patterns.contains_key(place) {
-            self.emit(What::Seen { place: place.to_owned(), step: 0 });
+            self.emit(What::Seen {
+                place: place.to_owned(),
+                step: 0,
+            });
         }
     }
 
     fn repeat(&mut self, timer: &Timer) {
         let Some(stage) = self.stage() else { return };
-        let Some(repeat) = stage.repeats.iter().find(|r| r.place == timer.place) else { return };
+        let Some(repeat) = stage.repeats.iter().find(|r| r.place == timer.place) else {
+            return;
+        };
         self.owe(&repeat.actions, None);
         let more = repeat.at_most.is_none_or(|most| timer.round < most);
-        if let Some(due) = if more { self.next_round(repeat, timer.due) } else { None } {
-            self.arm(timer.visit, TimerKind::Repeat, &timer.place, due, timer.round.saturating_add(1));
+        if let Some(due) = if more {
+            self.next_round(repeat, timer.due)
+        } else {
+            None
+        } {
+            self.arm(
+                timer.visit,
+                TimerKind::Repeat,
+                &timer.place,
+                due,
+                timer.round.saturating_add(1),
+            );
         }
     }
 
@@ -96,7 +142,10 @@ impl Deciding<'_> {
         for _ in 0..SKIPPED_ROUNDS {
             let next = self.due(&repeat.place, &repeat.every, due).ok().flatten()?;
             if next <= due {
-                let message = format!("`{}` makes no step forward: the repeat ends", repeat.every.source);
+                let message = format!(
+                    "`{}` makes no step forward: the repeat ends",
+                    repeat.every.source
+                );
                 self.incident(&repeat.place, message);
                 return None;
             }
@@ -105,16 +154,32 @@ impl Deciding<'_> {
                 return Some(due);
             }
         }
-        self.due(&repeat.place, &repeat.every, self.at).ok().flatten()
+        self.due(&repeat.place, &repeat.every, self.at)
+            .ok()
+            .flatten()
     }
 
     fn stage_deadline(&mut self, place: &str) {
         let stage: Option<&Stage> = self.stage();
-        let Some(deadline) = stage.and_then(|s| s.deadlines.iter().find(|d| d.place == place)) else { return };
-        self.emit(What::Overdue { place: place.to_owned() });
+        let Some(deadline) = stage.and_then(|s| s.deadlines.iter().find(|d| d.place == place))
+        else {
+            return;
+        };
+        self.emit(What::Overdue {
+            place: place.to_owned(),
+        });
         self.owe(&deadline.escalate, None);
         if let Some(to) = deadline.to {
-            self.go(to, Cause::Deadline { place: place.to_owned() }, Why { transition: None, signal: None });
+            self.go(
+                to,
+                Cause::Deadline {
+                    place: place.to_owned(),
+                },
+                Why {
+                    transition: None,
+                    signal: None,
+                },
+            );
         } else {
             self.mark_field(place, &deadline.after);
         }
@@ -122,11 +187,22 @@ impl Deciding<'_> {
 
     fn journey_deadline(&mut self, place: &str) {
         let compiled = self.compiled;
-        let Some(deadline) = compiled.deadlines.iter().find(|d| d.place == place) else { return };
+        let Some(deadline) = compiled.deadlines.iter().find(|d| d.place == place) else {
+            return;
+        };
         self.owe(&deadline.escalate, None);
         match deadline.to {
             Some(to) => {
-                self.go(to, Cause::Deadline { place: place.to_owned() }, Why { transition: None, signal: None });
+                self.go(
+                    to,
+                    Cause::Deadline {
+                        place: place.to_owned(),
+                    },
+                    Why {
+                        transition: None,
+                        signal: None,
+                    },
+                );
             }
             None => {
                 self.leave(None);

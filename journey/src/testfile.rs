@@ -1,0 +1,629 @@
+//! `journey test`: a file of signals and times, and the stages, actions and waits that are expected of them. It runs in
+//! a [`Simulation`]. Knows no files: it is given their text.
+//!
+//! ```yaml
+//! tests:
+//!   - test: a form starts a loan, silence ends it
+//!     start: 2026-01-05T09:00:00Z            # the clock at first; this is the default
+//!     customer: { application_id: a-1 }      # the first is the customer key
+//!     steps:
+//!       - signal: web.form.submitted         # beside it: id, source, time, data, attributes, customer
+//!         data: { form: loan }
+//!         expect: { receipt: started, stage: applied, actions: [email], waits: [docs.file.uploaded] }
+//!       - after: 3d                          # time passes; also before any other step, or `at: TIME`
+//!         expect: { actions: [email] }
+//!       - result: { action: score, is: done }     # of an action that is awaited: done, failed, skipped
+//!       - override: applied                  # by hand: `override: STAGE`, `hold: WHY`, `resume: WHY`, `stop: OUTCOME`
+//!         expect: { refused: already }       # a part of the answer's text
+//!       - after: 20d
+//!         expect: { status: completed, outcome: lost, stage: abandoned }
+//! ```
+//!
+//! `expect` may name `receipt`, `stage`, `status`, `outcome`, `actions` (all that this step made, in order, each by kind or
+//! by place), `waits` (types of signals that a way out waits for), `due` (when the next timer is due: a time, or a span
+//! from the start of the test), `vars`, `refused`, and `instance` (which one, where the customer has several).
+
+use crate::compiled::Compiled;
+use crate::decide::{AttemptResult, ByHand, Command};
+use crate::execution::Execution;
+use crate::owed::next_due;
+use crate::problem::{Problem, Severity, short};
+use crate::signal::{Identifier, Signal};
+use crate::simulate::{Key, SignalOutcome, Simulation};
+use crate::time::{Span, Time};
+use crate::value::Value;
+use crate::wait;
+use crate::why::{Waiting, why};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Where the clock of a test stands at first, when it does not say.
+pub const DEFAULT_START: &str = "2026-01-05T09:00:00Z";
+
+/// What a run of a test file found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestReport {
+    /// One for every test, in order.
+    pub tests: Vec<TestResult>,
+}
+
+/// What one test found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestResult {
+    /// Its name.
+    pub name: String,
+    /// The line where it stands.
+    pub line: u32,
+    /// How many steps were made.
+    pub steps: usize,
+    /// What was not as expected.
+    pub failures: Vec<Failure>,
+}
+
+/// One thing that was not as expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The step, from 1.
+    pub step: usize,
+    /// The line where it stands.
+    pub line: u32,
+    /// What was expected and what was found.
+    pub message: String,
+}
+
+impl TestReport {
+    /// Whether everything was as expected.
+    pub fn passed(&self) -> bool {
+        self.tests.iter().all(|t| t.failures.is_empty())
+    }
+}
+
+/// `line 12, step 3: …`.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "line {}, step {}: {}",
+            self.line, self.step, self.message
+        )
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    tests: Vec<Spanned<Test>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Test {
+    test: String,
+    start: Option<String>,
+    customer: BTreeMap<String, String>,
+    steps: Vec<Spanned<Step>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    after: Option<String>,
+    at: Option<String>,
+    signal: Option<String>,
+    id: Option<String>,
+    source: Option<String>,
+    time: Option<String>,
+    data: Option<serde_json::Value>,
+    attributes: Option<serde_json::Value>,
+    customer: Option<BTreeMap<String, String>>,
+    result: Option<ActionEnd>,
+    #[serde(rename = "override")]
+    moves: Option<String>,
+    hold: Option<String>,
+    resume: Option<String>,
+    stop: Option<String>,
+    expect: Option<Expect>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActionEnd {
+    action: String,
+    is: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    receipt: Option<String>,
+    stage: Option<String>,
+    status: Option<String>,
+    outcome: Option<String>,
+    actions: Option<Vec<String>>,
+    waits: Option<Vec<String>>,
+    due: Option<String>,
+    vars: Option<BTreeMap<String, serde_json::Value>>,
+    refused: Option<String>,
+    instance: Option<String>,
+}
+
+/// The most that a test file may weigh.
+pub const TEST_FILE_BYTES: usize = 1024 * 1024;
+
+/// Runs every test of a file on a journey.
+///
+/// # Errors
+/// When the text is no test file: what is wrong and where. What is not as expected is no error but in the report.
+pub fn run(text: &str, compiled: &Arc<Compiled>) -> Result<TestReport, Problem> {
+    if text.len() > TEST_FILE_BYTES {
+        return Err(problem(
+            1,
+            1,
+            format!("{} bytes: expected at most {TEST_FILE_BYTES}", text.len()),
+        ));
+    }
+    let file: File = serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
+        let place = error.location();
+        let line = place.map_or(1, |l| l.line());
+        let column = place.map_or(1, |l| l.column());
+        // The reader adds a picture of the text; our problem carries the place itself.
+        problem(line, column, error.without_snippet().to_string())
+    })?;
+    let mut tests = Vec::new();
+    for test in &file.tests {
+        tests.push(Running::run(test, compiled)?);
+    }
+    Ok(TestReport { tests })
+}
+
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_aliases: 0, max_depth: 64, max_documents: 1 },
+    }
+}
+
+fn problem(line: u64, column: u64, message: String) -> Problem {
+    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    Problem {
+        path: String::new(),
+        line: small(line),
+        column: small(column),
+        message,
+        help: None,
+        severity: Severity::Error,
+    }
+}
+
+/// One test while it runs.
+struct Running<'c> {
+    compiled: &'c Arc<Compiled>,
+    simulation: Simulation<'static>,
+    start: Time,
+    key: Identifier,
+    identifiers: Vec<Identifier>,
+    signals: usize,
+}
+
+/// What a step did.
+#[derive(Default)]
+struct Did {
+    receipt: Option<String>,
+    refused: Option<String>,
+}
+
+impl<'c> Running<'c> {
+    fn run(test: &Spanned<Test>, compiled: &'c Arc<Compiled>) -> Result<TestResult, Problem> {
+        let (line, column) = (test.referenced.line(), test.referenced.column());
+        let here = |message: String| problem(line, column, message);
+        let start = time(test.value.start.as_deref().unwrap_or(DEFAULT_START)).map_err(here)?;
+        let identifiers = identifiers(&test.value.customer, compiled).map_err(here)?;
+        let Some(key) = identifiers.first().cloned() else {
+            return Err(here(
+                "`customer` is empty: expected at least one identifier".to_owned(),
+            ));
+        };
+        let simulation = Simulation::new([Arc::clone(compiled)], "test");
+        let mut running = Running {
+            compiled,
+            simulation,
+            start,
+            key,
+            identifiers,
+            signals: 0,
+        };
+        running.simulation.advance(start);
+        let mut failures = Vec::new();
+        for (number, step) in test.value.steps.iter().enumerate() {
+            let (line, column) = (step.referenced.line(), step.referenced.column());
+            let from = running.simulation.actions().len();
+            let did = running
+                .step(&step.value)
+                .map_err(|message| problem(line, column, message))?;
+            let wrong = running
+                .compare(&step.value, &did, from)
+                .map_err(|message| problem(line, column, message))?;
+            let line = u32::try_from(line).unwrap_or(u32::MAX);
+            failures.extend(wrong.into_iter().map(|message| Failure {
+                step: number + 1,
+                line,
+                message,
+            }));
+        }
+        Ok(TestResult {
+            name: test.value.test.clone(),
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            steps: test.value.steps.len(),
+            failures,
+        })
+    }
+
+    fn step(&mut self, step: &Step) -> Result<Did, String> {
+        let kinds = [
+            step.signal.is_some(),
+            step.result.is_some(),
+            step.moves.is_some(),
+            step.hold.is_some(),
+            step.resume.is_some(),
+            step.stop.is_some(),
+        ];
+        let does = kinds.iter().filter(|k| **k).count();
+        if does > 1 {
+            return Err("a step does one thing: expected one of signal, result, override, hold, resume, stop".to_owned());
+        }
+        if step.after.is_some() && step.at.is_some() {
+            return Err("a step has `after` or `at`, not both".to_owned());
+        }
+        if does == 0 && step.after.is_none() && step.at.is_none() && step.expect.is_none() {
+            return Err(
+                "an empty step: expected a signal, a time, something done by hand, or `expect`"
+                    .to_owned(),
+            );
+        }
+        let now = self.simulation.clock().unwrap_or(self.start);
+        if let Some(after) = &step.after {
+            self.simulation.advance(now.plus(span(after)?));
+        }
+        if let Some(at) = &step.at {
+            let at = time(at)?;
+            if at < now {
+                return Err(format!(
+                    "`at` is {at}, and the clock already stands at {now}: expected a later time"
+                ));
+            }
+            self.simulation.advance(at);
+        }
+        let mut did = Did::default();
+        if let Some(kind) = &step.signal {
+            let outcome = self.signal(step, kind)?;
+            did.receipt = Some(self.receipt(&outcome));
+        } else if step.data.is_some()
+            || step.attributes.is_some()
+            || step.id.is_some()
+            || step.source.is_some()
+        {
+            return Err(
+                "`data`, `attributes`, `id` and `source` belong to a signal: expected `signal`"
+                    .to_owned(),
+            );
+        }
+        if let Some(end) = &step.result {
+            self.result(step, end)?;
+        }
+        if let Some(command) = by_hand(step) {
+            did.refused = self.command(step, command)?;
+        }
+        if let Some(trouble) = self.simulation.troubles().first() {
+            return Err(trouble.clone());
+        }
+        Ok(did)
+    }
+
+    fn signal(&mut self, step: &Step, kind: &str) -> Result<SignalOutcome, String> {
+        self.signals += 1;
+        let now = self.simulation.clock().unwrap_or(self.start);
+        let source = kind.split('.').next().unwrap_or(kind);
+        let signal = Signal {
+            id: step
+                .id
+                .clone()
+                .unwrap_or_else(|| format!("test-{}", self.signals)),
+            source: step.source.clone().unwrap_or_else(|| source.to_owned()),
+            kind: kind.to_owned(),
+            time: Some(step.time.as_deref().map_or(Ok(now), time)?),
+            identifiers: step.customer.as_ref().map_or_else(
+                || Ok(self.identifiers.clone()),
+                |c| identifiers(c, self.compiled),
+            )?,
+            data: object("data", step.data.as_ref())?,
+            attributes: object("attributes", step.attributes.as_ref())?,
+        };
+        if let Err(wrong) = signal.check() {
+            let texts: Vec<String> = wrong
+                .into_iter()
+                .map(|(field, text)| format!("{field}: {text}"))
+                .collect();
+            return Err(texts.join("; "));
+        }
+        Ok(self.simulation.signal(&signal))
+    }
+
+    fn receipt(&self, outcome: &SignalOutcome) -> String {
+        let mine = outcome
+            .parts
+            .iter()
+            .map(|p| p.fate.word())
+            .collect::<Vec<_>>();
+        match (outcome.duplicate, mine.is_empty()) {
+            (true, _) => "duplicate".to_owned(),
+            (false, true) => "no_match".to_owned(),
+            (false, false) => mine.join(" "),
+        }
+    }
+
+    fn result(&mut self, step: &Step, end: &ActionEnd) -> Result<(), String> {
+        let text = || "by the test".to_owned();
+        let result = match end.is.as_str() {
+            "done" => AttemptResult::Done { detail: text() },
+            "failed" => AttemptResult::Failed { error: text() },
+            "skipped" => AttemptResult::Skipped { reason: text() },
+            other => {
+                return Err(format!(
+                    "`is` is {:?}: expected done, failed or skipped",
+                    short(other)
+                ));
+            }
+        };
+        let key = Key::of(
+            self.execution(step)?
+                .ok_or("no execution has started: nothing can have a result")?,
+        );
+        if self.simulation.result(&key, &end.action, result) {
+            return Ok(());
+        }
+        let state = self.simulation.execution(&key);
+        let owed: Vec<&str> = state
+            .into_iter()
+            .flat_map(|s| &s.owed)
+            .map(|o| o.action.place.as_str())
+            .collect();
+        Err(format!(
+            "no action {:?} waits for a result: {}",
+            short(&end.action),
+            if owed.is_empty() {
+                "none does".to_owned()
+            } else {
+                format!("these do: {}", owed.join(", "))
+            }
+        ))
+    }
+
+    fn command(&mut self, step: &Step, what: ByHand) -> Result<Option<String>, String> {
+        let key = Key::of(
+            self.execution(step)?
+                .ok_or("no execution has started: nothing can be done by hand")?,
+        );
+        let command = Command {
+            id: "by-hand".to_owned(),
+            actor: "test".to_owned(),
+            reason: step
+                .hold
+                .as_ref()
+                .or(step.resume.as_ref())
+                .cloned()
+                .unwrap_or_else(|| "test".to_owned()),
+            expected_visit: None,
+            what,
+        };
+        Ok(self
+            .simulation
+            .command(&key, &command)
+            .err()
+            .map(|refusal| refusal.text))
+    }
+
+    /// The execution that a step looks at: of the instance that it names, or of all, the one that started last.
+    fn execution(&self, step: &Step) -> Result<Option<&Execution>, String> {
+        let key = match &step.customer {
+            Some(customer) => identifiers(customer, self.compiled)?.into_iter().next(),
+            None => None,
+        };
+        let instance = step.expect.as_ref().and_then(|e| e.instance.as_deref());
+        let all = self
+            .simulation
+            .executions_of(key.as_ref().unwrap_or(&self.key));
+        let mine = all.filter(|e| instance.is_none() || e.instance.as_deref() == instance);
+        Ok(mine.max_by_key(|e| (e.started.at, e.run)))
+    }
+
+    fn compare(&self, step: &Step, did: &Did, from: usize) -> Result<Vec<String>, String> {
+        let Some(expect) = &step.expect else {
+            // What was not announced is no part of a test that passes.
+            return Ok(did
+                .refused
+                .iter()
+                .map(|text| format!("refused: {text}"))
+                .collect());
+        };
+        let mut wrong = Vec::new();
+        let mut differs = |what: &str, expected: &str, found: &str| {
+            if expected != found {
+                wrong.push(format!("{what}: expected `{expected}`, found `{found}`"));
+            }
+        };
+        let state = self.execution(step)?;
+        if let Some(receipt) = &expect.receipt {
+            differs(
+                "receipt",
+                receipt,
+                did.receipt.as_deref().unwrap_or("no signal"),
+            );
+        }
+        let none = "no execution";
+        if let Some(stage) = &expect.stage {
+            differs(
+                "stage",
+                stage,
+                state.map_or(none, |s| s.visit.stage.as_str()),
+            );
+        }
+        if let Some(status) = &expect.status {
+            differs("status", status, state.map_or(none, |s| s.status.word()));
+        }
+        if let Some(outcome) = &expect.outcome {
+            differs(
+                "outcome",
+                outcome,
+                state.map_or(none, |s| s.outcome.as_deref().unwrap_or("none")),
+            );
+        }
+        if let Some(due) = &expect.due {
+            let expected = time(due).or_else(|_| span(due).map(|s| self.start.plus(s)))?;
+            let found = state
+                .and_then(next_due)
+                .map_or_else(|| "no timer".to_owned(), |t| t.to_string());
+            differs("due", &expected.to_string(), &found);
+        }
+        for (name, value) in expect.vars.iter().flatten() {
+            let expected = Value::from_json(value.to_string().as_bytes())?.to_json();
+            let found = state
+                .and_then(|s| s.vars.get(name))
+                .map_or("nothing".to_owned(), Value::to_json);
+            differs(&format!("vars.{name}"), &expected, &found);
+        }
+        match (&expect.refused, &did.refused) {
+            (Some(part), Some(text)) if text.contains(part.as_str()) => {}
+            (Some(part), Some(text)) => wrong.push(format!(
+                "refused: expected a text with `{part}`, found `{text}`"
+            )),
+            (Some(part), None) => wrong.push(format!(
+                "refused: expected a text with `{part}`, it was taken"
+            )),
+            (None, Some(text)) => wrong.push(format!("refused: {text}")),
+            (None, None) => {}
+        }
+        if let Some(actions) = &expect.actions {
+            wrong.extend(self.actions(actions, from));
+        }
+        if let Some(waits) = &expect.waits {
+            wrong.extend(self.waits(waits, state));
+        }
+        Ok(wrong)
+    }
+
+    fn actions(&self, expected: &[String], from: usize) -> Option<String> {
+        let made = &self.simulation.actions()[from..];
+        let same = expected.len() == made.len()
+            && expected
+                .iter()
+                .zip(made)
+                .all(|(e, m)| *e == m.action.kind || *e == m.action.place);
+        let found: Vec<String> = made
+            .iter()
+            .map(|m| format!("{} ({})", m.action.kind, m.action.place))
+            .collect();
+        (!same).then(|| {
+            format!(
+                "actions: expected [{}], found [{}]",
+                expected.join(", "),
+                found.join(", ")
+            )
+        })
+    }
+
+    fn waits(&self, expected: &[String], state: Option<&Execution>) -> Option<String> {
+        let now = self.simulation.clock().unwrap_or(self.start);
+        let mut kinds: Vec<String> = Vec::new();
+        if let Some((state, customer)) =
+            state.and_then(|s| Some((s, self.simulation.customer(&s.customer)?)))
+        {
+            for way in why(self.compiled, state, customer, now).ways {
+                kinds.extend(way.waits_for.into_iter().filter_map(|w| match w {
+                    Waiting::Signal { kind, .. } | Waiting::Absence { kind, .. } => Some(kind),
+                    Waiting::Time { .. } | Waiting::Condition | Waiting::ByHand => None,
+                }));
+            }
+        }
+        kinds.sort();
+        kinds.dedup();
+        let missing: Vec<&str> = expected
+            .iter()
+            .filter(|e| !kinds.contains(e))
+            .map(String::as_str)
+            .collect();
+        (!missing.is_empty()).then(|| {
+            format!(
+                "waits: expected {}, found [{}]",
+                missing.join(", "),
+                kinds.join(", ")
+            )
+        })
+    }
+}
+
+fn by_hand(step: &Step) -> Option<ByHand> {
+    if let Some(to) = &step.moves {
+        return Some(ByHand::Override {
+            to: to.clone(),
+            run_actions: false,
+        });
+    }
+    if step.hold.is_some() {
+        return Some(ByHand::Hold);
+    }
+    if step.resume.is_some() {
+        return Some(ByHand::Resume);
+    }
+    let outcome = step.stop.as_ref()?;
+    Some(ByHand::Stop {
+        outcome: Some(outcome.clone()).filter(|o| !o.is_empty()),
+    })
+}
+
+/// The identifiers of a customer: in the journey's order of precedence, then by name.
+fn identifiers(
+    customer: &BTreeMap<String, String>,
+    compiled: &Compiled,
+) -> Result<Vec<Identifier>, String> {
+    let mut found = Vec::new();
+    for (name, value) in customer {
+        found.push(Identifier::new(name, value)?);
+    }
+    let rank = |i: &Identifier| {
+        compiled
+            .identify_by
+            .iter()
+            .position(|n| *n == i.name)
+            .unwrap_or(usize::MAX)
+    };
+    found.sort_by_key(rank);
+    Ok(found)
+}
+
+fn object(
+    field: &str,
+    json: Option<&serde_json::Value>,
+) -> Result<BTreeMap<String, Value>, String> {
+    let Some(json) = json else {
+        return Ok(BTreeMap::new());
+    };
+    match Value::from_json(json.to_string().as_bytes())? {
+        Value::Map(map) => Ok(map),
+        _ => Err(format!("`{field}` is no map: expected names and values")),
+    }
+}
+
+fn time(text: &str) -> Result<Time, String> {
+    Time::parse(text).map_err(|_| {
+        format!(
+            "{:?} is no time: expected one such as {DEFAULT_START}",
+            short(text)
+        )
+    })
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    wait::exact(text)
+}
