@@ -1,0 +1,267 @@
+//! The checkpoint store on sled.
+//!
+//! Sequential keys and packed values only: sled takes a hundred times the memory for one key per execution. Nothing is
+//! flushed unless asked. Every call is guarded, for sled panics on some damage.
+
+use super::{CheckpointStore, StoreFault};
+use crate::error::{OpenError, panic_text};
+use crate::id::GroupId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The marker beside sled's files by which a running node asks that they be set aside when it is next opened.
+const CONDEMNED: &str = "damaged";
+
+/// A folder of checkpoints that could not be used and was renamed; nothing in it is read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Its new name.
+    pub to: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+/// Checkpoints of a node in sled.
+pub(crate) struct SledStore {
+    db: sled::Db,
+    chunks: sled::Tree,
+    manifests: sled::Tree,
+    dir: PathBuf,
+}
+
+fn chunk_key(group: GroupId, generation: u64, sequence: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..8].copy_from_slice(&group.0.to_be_bytes());
+    key[8..16].copy_from_slice(&generation.to_be_bytes());
+    key[16..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+fn parse_key(key: &[u8]) -> Option<(u64, u32)> {
+    let generation = u64::from_be_bytes(key.get(8..16)?.try_into().ok()?);
+    let sequence = u32::from_be_bytes(key.get(16..)?.try_into().ok()?);
+    Some((generation, sequence))
+}
+
+/// Runs a call of sled; its errors and panics become faults.
+fn guarded<T>(doing: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreFault> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => {
+            let damaged = match &e {
+                sled::Error::Io(io) => matches!(
+                    io.kind(),
+                    std::io::ErrorKind::InvalidData
+                        | std::io::ErrorKind::UnexpectedEof
+                        | std::io::ErrorKind::InvalidInput
+                ),
+                sled::Error::Corruption { .. }
+                | sled::Error::ReportableBug(_)
+                | sled::Error::Unsupported(_) => true,
+                sled::Error::CollectionNotFound(_) => false,
+            };
+            Err(StoreFault {
+                what: format!("{doing}: {e}"),
+                damaged,
+            })
+        }
+        Err(panic) => Err(StoreFault {
+            what: format!("{doing}: {}", panic_text(&*panic)),
+            damaged: true,
+        }),
+    }
+}
+
+impl SledStore {
+    /// Opens the checkpoints in `dir`, made if it is not there. What cannot be opened is set aside and said.
+    ///
+    /// # Errors
+    /// The file system refused, or another process has them open.
+    pub(crate) fn open(
+        dir: &Path,
+        cache_bytes: u64,
+    ) -> Result<(Self, Option<SetAside>), OpenError> {
+        let marker = dir.join(CONDEMNED);
+        let mut aside = match std::fs::read_to_string(&marker) {
+            Ok(why) => Some(set_aside(dir, why)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => {
+                return Err(OpenError::io(
+                    "reading the marker of damaged checkpoints",
+                    &marker,
+                    e,
+                ));
+            }
+        };
+        loop {
+            match Self::try_open(dir, cache_bytes) {
+                Ok(store) => return Ok((store, aside)),
+                Err(fault) if fault.damaged && aside.is_none() => {
+                    aside = Some(set_aside(dir, fault.what)?)
+                }
+                Err(fault) if fault.what.contains("could not acquire lock") => {
+                    return Err(OpenError::Locked {
+                        path: dir.to_owned(),
+                    });
+                }
+                Err(fault) => {
+                    return Err(OpenError::io("opening the checkpoints", dir, fault.what));
+                }
+            }
+        }
+    }
+
+    fn try_open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
+        guarded("opening the checkpoints", || {
+            let db = sled::Config::new()
+                .path(dir)
+                .flush_every_ms(None)
+                .cache_capacity(cache_bytes)
+                .open()?;
+            let chunks = db.open_tree("chunks")?;
+            let manifests = db.open_tree("manifests")?;
+            Ok(SledStore {
+                db,
+                chunks,
+                manifests,
+                dir: dir.to_owned(),
+            })
+        })
+    }
+}
+
+fn set_aside(dir: &Path, why: String) -> Result<SetAside, OpenError> {
+    let name = dir
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or("checkpoints");
+    let free = (1..)
+        .map(|n| dir.with_file_name(format!("{name}.damaged-{n}")))
+        .find(|path| !path.exists());
+    // `1..` does not end, so there is always a free name.
+    let to = free.unwrap_or_else(|| dir.with_file_name(format!("{name}.damaged")));
+    std::fs::rename(dir, &to)
+        .map_err(|e| OpenError::io("setting damaged checkpoints aside", dir, e))?;
+    tracing::warn!(to = %to.display(), %why, "the checkpoints are damaged and were set aside; they are made anew from history and log");
+    Ok(SetAside { to, why })
+}
+
+impl CheckpointStore for SledStore {
+    fn put_chunks(
+        &self,
+        group: GroupId,
+        generation: u64,
+        first: u32,
+        chunks: &[Vec<u8>],
+    ) -> Result<(), StoreFault> {
+        guarded("storing chunks", || {
+            let mut batch = sled::Batch::default();
+            for (chunk, sequence) in chunks.iter().zip(first..) {
+                batch.insert(
+                    &chunk_key(group, generation, sequence)[..],
+                    chunk.as_slice(),
+                );
+            }
+            self.chunks.apply_batch(batch)
+        })
+    }
+
+    fn put_manifest(&self, group: GroupId, manifest: &[u8]) -> Result<(), StoreFault> {
+        guarded("storing a manifest", || {
+            self.manifests
+                .insert(group.0.to_be_bytes(), manifest)
+                .map(drop)
+        })
+    }
+
+    fn flush(&self) -> Result<(), StoreFault> {
+        guarded("flushing the checkpoints", || self.db.flush().map(drop))
+    }
+
+    fn manifest(&self, group: GroupId) -> Result<Option<Vec<u8>>, StoreFault> {
+        guarded("reading a manifest", || {
+            Ok(self
+                .manifests
+                .get(group.0.to_be_bytes())?
+                .map(|v| v.to_vec()))
+        })
+    }
+
+    fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault> {
+        guarded("removing a manifest", || {
+            self.manifests.remove(group.0.to_be_bytes()).map(drop)
+        })
+    }
+
+    fn read_chunks(
+        &self,
+        group: GroupId,
+        generation: u64,
+        each: &mut dyn FnMut(u32, &[u8]) -> Result<(), StoreFault>,
+    ) -> Result<(), StoreFault> {
+        let mut chunks = guarded("reading chunks", || {
+            Ok(self
+                .chunks
+                .range(chunk_key(group, generation, 0)..=chunk_key(group, generation, u32::MAX)))
+        })?;
+        while let Some((key, value)) = guarded("reading chunks", || chunks.next().transpose())? {
+            let (_, sequence) = parse_key(&key)
+                .ok_or_else(|| super::fault("a key is not that of a chunk".to_owned()))?;
+            each(sequence, &value)?;
+        }
+        Ok(())
+    }
+
+    fn generations(&self, group: GroupId) -> Result<Vec<u64>, StoreFault> {
+        guarded("listing generations", || {
+            let mut numbers = Vec::new();
+            let mut from = chunk_key(group, 0, 0);
+            // One look per generation, not one per chunk.
+            while let Some(found) = self
+                .chunks
+                .range(from..=chunk_key(group, u64::MAX, u32::MAX))
+                .next()
+            {
+                let Some((number, _)) = parse_key(&found?.0) else {
+                    break;
+                };
+                numbers.push(number);
+                let Some(next) = number.checked_add(1) else {
+                    break;
+                };
+                from = chunk_key(group, next, 0);
+            }
+            Ok(numbers)
+        })
+    }
+
+    fn delete_chunks(&self, group: GroupId, generation: u64, most: u32) -> Result<u32, StoreFault> {
+        guarded("removing old chunks", || {
+            let mut batch = sled::Batch::default();
+            let mut count = 0;
+            let all = self
+                .chunks
+                .range(chunk_key(group, generation, 0)..=chunk_key(group, generation, u32::MAX));
+            for key in all.keys().take(most as usize) {
+                batch.remove(key?);
+                count += 1;
+            }
+            self.chunks.apply_batch(batch)?;
+            Ok(count)
+        })
+    }
+
+    fn condemn(&self, why: &str) {
+        if let Err(e) = std::fs::write(self.dir.join(CONDEMNED), why) {
+            tracing::error!(error = %e, "the checkpoints are damaged, and that could not be noted for the next start");
+        }
+    }
+
+    fn used_bytes(&self) -> u64 {
+        guarded("measuring the checkpoints", || self.db.size_on_disk()).unwrap_or(0)
+    }
+
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+}

@@ -1,0 +1,492 @@
+//! A group: entries are proposed to it, reads are confirmed by it, and it says who owns it.
+//!
+//! The one module, with its neighbours, that knows openraft. It does not know what is proposed.
+
+use crate::error::{CheckpointError, ProposeError};
+use crate::format;
+use crate::id::{GroupId, NodeId, Position};
+use crate::log::group::GroupLog;
+use crate::machine::EntryKind;
+use crate::replica::{Opened, Replica};
+use crate::runtime::Rng;
+use crate::stats::GroupFigures;
+use crate::types::{LogId, Proposal, Raft};
+use bytes::Bytes;
+use openraft::ServerState;
+use openraft::metrics::RaftServerMetrics;
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// A barrier that failed is proposed again this much later, while this node still leads.
+const BARRIER_RETRY: Duration = Duration::from_millis(50);
+/// openraft is waited for this long to take note of a checkpoint; if it does not, the log is purged after the next one.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What this node is to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It follows, listens, or stands for election.
+    Follower {
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// It leads, but its barrier is not applied yet: nothing may be decided.
+    Leading,
+    /// It owns the group: its barrier, proposed since it last became leader, is applied.
+    Owner {
+        /// The term of its leadership.
+        term: u64,
+        /// This node.
+        node: NodeId,
+        /// Unique in this process: no two times of owning any group have the same.
+        epoch: u64,
+    },
+    /// The replica has stopped; it does not come back in this process.
+    Closed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An entry that was applied on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposed {
+    /// Where it is in the log.
+    pub at: Position,
+    /// What the machine answered; empty for barriers and no-ops.
+    pub reply: Bytes,
+}
+
+type ReadAnswer = oneshot::Sender<Result<Position, ProposeError>>;
+type BarrierFuture = Pin<Box<dyn Future<Output = Option<LogId>> + Send>>;
+
+/// Reads that wait; one round of confirmation answers all that came before it began.
+#[derive(Default)]
+struct Reads {
+    waiting: Vec<ReadAnswer>,
+    under_way: bool,
+}
+
+pub(crate) enum Request {
+    /// Make a checkpoint if one is due.
+    Due(GroupId),
+    /// Make one now, and tell.
+    Now(
+        GroupId,
+        oneshot::Sender<Result<Option<Position>, CheckpointError>>,
+    ),
+}
+
+/// What a group needs of its host.
+pub(crate) struct GroupSettings {
+    pub node: NodeId,
+    pub max_entry_bytes: usize,
+    pub keep_log_bytes: u64,
+    pub keep_log_bytes_alone: u64,
+}
+
+pub(crate) struct GroupInner {
+    id: GroupId,
+    raft: Raft,
+    replica: Arc<Replica>,
+    log: GroupLog,
+    role: watch::Sender<Role>,
+    reads: Mutex<Reads>,
+    requests: mpsc::UnboundedSender<Request>,
+    /// A request for a checkpoint is queued.
+    pub(crate) asked: Arc<AtomicBool>,
+    settings: GroupSettings,
+    opened: Opened,
+    closing: AtomicBool,
+}
+
+/// A group that is open on this node. Clones are the same group.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<GroupInner>,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("id", &self.inner.id)
+            .field("role", &*self.inner.role.borrow())
+            .finish()
+    }
+}
+
+impl Group {
+    #[allow(clippy::too_many_arguments)] // one call, in the host, of parts that it has just made
+    pub(crate) fn start(
+        id: GroupId,
+        raft: Raft,
+        replica: Arc<Replica>,
+        log: GroupLog,
+        requests: mpsc::UnboundedSender<Request>,
+        asked: Arc<AtomicBool>,
+        settings: GroupSettings,
+        opened: Opened,
+    ) -> Group {
+        let inner = Arc::new(GroupInner {
+            id,
+            raft,
+            replica,
+            log,
+            role: watch::Sender::new(Role::Follower { leader: None }),
+            reads: Mutex::default(),
+            requests,
+            asked,
+            settings,
+            opened,
+            closing: AtomicBool::new(false),
+        });
+        tokio::spawn(watch_role(inner.clone()));
+        Group { inner }
+    }
+
+    /// Which group.
+    pub fn id(&self) -> GroupId {
+        self.inner.id
+    }
+
+    /// What this node is to the group, now and whenever it changes.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.inner.role.subscribe()
+    }
+
+    /// The last entry applied on this node, now and whenever it changes.
+    pub fn applied(&self) -> watch::Receiver<Option<Position>> {
+        self.inner.replica.applied().subscribe()
+    }
+
+    /// From where the replica had its state when it was opened.
+    pub fn opened(&self) -> &Opened {
+        &self.inner.opened
+    }
+
+    /// Proposes an entry and waits until it is applied here. Only the owner may.
+    ///
+    /// Entries are ordered by when these futures are first polled.
+    ///
+    /// # Errors
+    /// `NotOwner`, `TooLarge`, `Closed`: known not to be in the log. `Unknown`: everything else, a passed `deadline` included.
+    pub async fn propose(
+        &self,
+        kind: EntryKind,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Proposed, ProposeError> {
+        let inner = &*self.inner;
+        inner.must_own()?;
+        let limit = inner.settings.max_entry_bytes;
+        if body.len() > limit {
+            return Err(ProposeError::TooLarge {
+                bytes: body.len(),
+                limit,
+            });
+        }
+        // From here on, every outcome but `applied` is unknown: even "forward to leader" is said of entries that
+        // another leader may still commit.
+        let unknown = |why: String| ProposeError::Unknown { why };
+        match tokio::time::timeout_at(deadline, inner.raft.client_write(Proposal { kind, body }))
+            .await
+        {
+            Ok(Ok(written)) => Ok(Proposed {
+                at: written.log_id.into(),
+                reply: written.data.0,
+            }),
+            Ok(Err(error)) => Err(unknown(error.to_string())),
+            Err(_) => Err(unknown("not applied before the deadline".to_owned())),
+        }
+    }
+
+    /// Confirms that this node still leads, and waits until everything committed before this call is applied here.
+    /// A read of the machine after it is linearizable. Reads that come together share one confirmation.
+    ///
+    /// # Errors
+    /// `NotOwner`, `Closed`; `Unknown` when leadership could not be confirmed before `deadline`.
+    pub async fn read_index(&self, deadline: Instant) -> Result<Position, ProposeError> {
+        self.inner.must_own()?;
+        let (tx, rx) = oneshot::channel();
+        let begin = {
+            let mut reads = self.inner.reads.lock();
+            reads.waiting.push(tx);
+            !std::mem::replace(&mut reads.under_way, true)
+        };
+        if begin {
+            tokio::spawn(confirm_reads(self.inner.clone()));
+        }
+        match tokio::time::timeout_at(deadline, rx).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ProposeError::Unknown {
+                why: "the group is closing".to_owned(),
+            }),
+            Err(_) => Err(ProposeError::Unknown {
+                why: "leadership was not confirmed before the deadline".to_owned(),
+            }),
+        }
+    }
+
+    /// Asks for a checkpoint of everything applied; answers what it covers.
+    pub fn checkpoint_now(&self) -> oneshot::Receiver<Result<Option<Position>, CheckpointError>> {
+        let (tx, rx) = oneshot::channel();
+        if let Err(refused) = self.inner.requests.send(Request::Now(self.inner.id, tx))
+            && let Request::Now(_, tx) = refused.0
+        {
+            // The receiver may be gone; then nobody wants to know.
+            drop(tx.send(Err(CheckpointError::Closed)));
+        }
+        rx
+    }
+
+    /// Figures of this group.
+    pub fn figures(&self) -> GroupFigures {
+        let replica = self.inner.replica.figures();
+        GroupFigures {
+            group: self.inner.id,
+            last_index: self.inner.log.last().map(|id| id.index),
+            applied_index: replica.applied.map(|id| id.index),
+            checkpoint_index: replica.checkpoint.map(|id| id.index),
+            checkpoint_bytes: replica.checkpoint_bytes,
+            checkpoint_took: replica.checkpoint_took,
+            checkpoints: replica.checkpoints,
+            checkpoint_failed: replica.checkpoint_failed,
+            replay_bytes: replica.replay_bytes,
+            waiting_bytes: replica.waiting_bytes,
+            held_back: replica.held_back,
+        }
+    }
+
+    /// Stops taking part. What is applied stays; the log and the checkpoints are kept.
+    pub async fn close(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(group = %self.inner.id, %error, "a group did not end in order");
+        }
+        let mut role = self.inner.role.subscribe();
+        // Cannot fail: the sender is in `inner`.
+        drop(
+            role.wait_for(|role| matches!(role, Role::Closed { .. }))
+                .await,
+        );
+    }
+
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.inner.replica
+    }
+
+    pub(crate) fn asked(&self) -> &AtomicBool {
+        &self.inner.asked
+    }
+
+    /// Makes a checkpoint, tells openraft of it, and purges the log that it covers.
+    pub(crate) async fn checkpoint(&self) -> Result<Option<Position>, CheckpointError> {
+        let covered = self.inner.replica.checkpoint().await?;
+        if let Some(covered) = covered {
+            self.inner.purge(covered).await;
+        }
+        Ok(covered.map(Position::from))
+    }
+}
+
+impl GroupInner {
+    fn must_own(&self) -> Result<(), ProposeError> {
+        match &*self.role.borrow() {
+            Role::Owner { .. } => Ok(()),
+            Role::Leading => Err(ProposeError::NotOwner {
+                leader: Some(self.settings.node),
+            }),
+            Role::Follower { leader } => Err(ProposeError::NotOwner { leader: *leader }),
+            Role::Closed { reason } => Err(ProposeError::Closed {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    async fn purge(&self, covered: LogId) {
+        let metrics = self.raft.metrics();
+        let alone = metrics.borrow().membership_config.voter_ids().count() <= 1;
+        let keep = if alone {
+            self.settings.keep_log_bytes_alone
+        } else {
+            self.settings.keep_log_bytes
+        };
+        let upto = self.log.purge_upto(covered.index, keep);
+        if self.log.purged().is_some_and(|purged| purged.index >= upto) || (upto == 0 && keep > 0) {
+            return;
+        }
+        // openraft purges only what a snapshot that it knows of covers. It may be busy with another report.
+        let known = async {
+            let mut metrics = self.raft.metrics();
+            while metrics.borrow_and_update().snapshot < Some(covered) {
+                self.raft
+                    .trigger()
+                    .snapshot()
+                    .await
+                    .map_err(|e| e.to_string())?;
+                metrics.changed().await.map_err(|e| e.to_string())?;
+            }
+            self.raft
+                .trigger()
+                .purge_log(upto)
+                .await
+                .map_err(|e| e.to_string())
+        };
+        match tokio::time::timeout(SETTLE_WITHIN, known).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::warn!(group = %self.id, %why, "the log was not purged"),
+            Err(_) => {
+                tracing::warn!(group = %self.id, "the log was not purged in time; the next checkpoint tries again")
+            }
+        }
+    }
+
+    async fn confirm(&self) -> Result<Position, ProposeError> {
+        let unknown = |why: String| ProposeError::Unknown { why };
+        let confirmed = self
+            .raft
+            .ensure_linearizable()
+            .await
+            .map_err(|e| unknown(e.to_string()))?;
+        let id = confirmed.ok_or_else(|| unknown("the group has no entry yet".to_owned()))?;
+        // openraft's own note of what is applied may run ahead of what readers are told; wait for the latter.
+        let mut applied = self.replica.applied().subscribe();
+        let seen = applied
+            .wait_for(|at| at.is_some_and(|at| at.index >= id.index))
+            .await;
+        seen.map(|at| at.unwrap_or_else(|| id.into()))
+            .map_err(|e| unknown(e.to_string()))
+    }
+}
+
+async fn confirm_reads(inner: Arc<GroupInner>) {
+    loop {
+        let waiting = {
+            let mut reads = inner.reads.lock();
+            if reads.waiting.is_empty() {
+                reads.under_way = false;
+                return;
+            }
+            std::mem::take(&mut reads.waiting)
+        };
+        let answer = inner.confirm().await;
+        for reader in waiting {
+            // A reader whose deadline has passed is gone.
+            drop(reader.send(answer.clone()));
+        }
+    }
+}
+
+/// Proposes a barrier that is this leadership's own; answers where it was applied.
+fn barrier(raft: Raft, epoch: u64, after: Duration) -> BarrierFuture {
+    let mut nonce = Vec::with_capacity(17);
+    nonce.push(format::FORMAT);
+    nonce.extend_from_slice(&epoch.to_le_bytes());
+    nonce.extend_from_slice(&Rng.draw().to_le_bytes());
+    Box::pin(async move {
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        let proposal = Proposal {
+            kind: EntryKind::Barrier,
+            body: nonce.into(),
+        };
+        raft.client_write(proposal)
+            .await
+            .ok()
+            .map(|written| written.log_id)
+    })
+}
+
+/// Follows openraft's idea of who leads, and makes of it who owns.
+async fn watch_role(inner: Arc<GroupInner>) {
+    static EPOCHS: AtomicU64 = AtomicU64::new(1);
+    let mut metrics = inner.raft.server_metrics();
+    // The leadership that the barrier is for.
+    let mut leading: Option<(u64, NodeId)> = None;
+    let mut epoch = 0;
+    let mut waiting: Option<BarrierFuture> = None;
+    loop {
+        let now = leadership(&metrics.borrow_and_update(), inner.settings.node);
+        match now {
+            Ok(session) if leading != Some(session) => {
+                leading = Some(session);
+                epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+                inner.role.send_replace(Role::Leading);
+                waiting = Some(barrier(inner.raft.clone(), epoch, Duration::ZERO));
+            }
+            Ok(_) => {}
+            Err(leader) => {
+                leading = None;
+                waiting = None;
+                let role = Role::Follower { leader };
+                inner.role.send_if_modified(|old| {
+                    let changed = *old != role;
+                    *old = role;
+                    changed
+                });
+            }
+        }
+        let changed = match waiting.as_mut() {
+            None => metrics.changed().await,
+            Some(applied) => {
+                tokio::select! {
+                    biased;
+                    changed = metrics.changed() => changed,
+                    applied = applied => {
+                        waiting = match (applied, leading) {
+                            (Some(at), Some((term, node)))
+                                if at.leader_id.term == term && at.leader_id.node_id == node =>
+                            {
+                                inner.role.send_replace(Role::Owner { term, node, epoch });
+                                None
+                            }
+                            // Lost, or applied under another leadership: this one needs its own.
+                            _ => Some(barrier(inner.raft.clone(), epoch, BARRIER_RETRY)),
+                        };
+                        Ok(())
+                    }
+                }
+            }
+        };
+        if changed.is_err() {
+            break;
+        }
+    }
+    inner.role.send_replace(Role::Closed {
+        reason: closed_reason(&inner),
+    });
+}
+
+/// The (term, node) of this node's leadership, or who else leads.
+fn leadership(
+    metrics: &RaftServerMetrics<NodeId, openraft::EmptyNode>,
+    node: NodeId,
+) -> Result<(u64, NodeId), Option<NodeId>> {
+    let leader = metrics.vote.leader_id;
+    if metrics.state == ServerState::Leader && metrics.vote.is_committed() && leader.node_id == node
+    {
+        Ok((leader.term, leader.node_id))
+    } else {
+        Err(metrics.current_leader.filter(|leader| *leader != node))
+    }
+}
+
+fn closed_reason(inner: &GroupInner) -> String {
+    if let Some(reason) = inner.replica.broken_reason() {
+        return reason;
+    }
+    if inner.closing.load(Ordering::Acquire) {
+        return "closed".to_owned();
+    }
+    match &inner.raft.metrics().borrow().running_state {
+        Err(error) => error.to_string(),
+        Ok(()) => "its task has ended".to_owned(),
+    }
+}

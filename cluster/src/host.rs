@@ -1,0 +1,602 @@
+//! A host: what one node has once for all its groups. The log, its writer, the checkpoints, and the care of both.
+//!
+//! Knows how many groups there are and what they weigh; does not know what they replicate.
+
+use crate::checkpoint::sled_store::{SetAside, SledStore};
+use crate::error::{CheckpointError, Failure, OpenError};
+use crate::group::{Group, GroupSettings, Request};
+use crate::id::{GroupId, NodeId};
+use crate::log::engine::{EngineLog, LogFiles};
+use crate::log::group::GroupLog;
+use crate::log::scan::TornTail;
+use crate::log::writer::{LogWriter, WriterGuard};
+use crate::machine::Machine;
+use crate::network::Unconnected;
+use crate::replica::{Bounds, Replica, StateMachine};
+use crate::seam::{Running, Seams};
+use crate::stats::{HostStats, LogStats};
+use crate::types::Raft;
+use openraft::SnapshotPolicy;
+use openraft::error::{InitializeError, RaftError};
+use parking_lot::{Condvar, Mutex};
+use raft_engine::env::{DefaultFileSystem, FileSystem};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Commit marks of a log that has become idle are written after this long.
+const MARKS_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked which checkpoints are due by time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After a failed checkpoint, the next one waits this long: the disk needs a moment, or an operator.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// Settings of a host. Sizes in bytes.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// The data folder; `log/` and `checkpoints/` are made in it.
+    pub dir: PathBuf,
+    /// This node.
+    pub node: NodeId,
+    /// A group's checkpoint starts after this much log; applying waits at twice as much. 64 MiB.
+    pub checkpoint_log_bytes: u64,
+    /// A group's checkpoint starts when this much history waits; applying waits at twice as much. 32 MiB.
+    pub checkpoint_waiting_bytes: u64,
+    /// A group's checkpoint starts this long after the last, if anything was applied since. 60 s.
+    pub checkpoint_every: Duration,
+    /// The sum of log over all groups that a restart may have to replay; above it, the group with the most is
+    /// checkpointed. 256 MiB.
+    pub replay_bytes: u64,
+    /// Log kept for slow followers, per group, behind a checkpoint. 64 MiB.
+    pub keep_log_bytes: u64,
+    /// The same in a group of one voter, where nobody can be slow. 0.
+    pub keep_log_bytes_alone: u64,
+    /// Recent entries kept in memory, per group. 1 MiB.
+    pub log_cache_bytes: usize,
+    /// The largest body of an entry. 16 MiB.
+    pub max_entry_bytes: usize,
+    /// The log's files.
+    pub log_files: LogFiles,
+    /// How often old log files are freed. 10 s.
+    pub purge_every: Duration,
+    /// sled's cache. 64 MiB.
+    pub checkpoint_cache_bytes: u64,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        HostConfig {
+            dir: PathBuf::from("data"),
+            node: 1,
+            checkpoint_log_bytes: 64 << 20,
+            checkpoint_waiting_bytes: 32 << 20,
+            checkpoint_every: Duration::from_secs(60),
+            replay_bytes: 256 << 20,
+            keep_log_bytes: 64 << 20,
+            keep_log_bytes_alone: 0,
+            log_cache_bytes: 1 << 20,
+            max_entry_bytes: 16 << 20,
+            log_files: LogFiles::default(),
+            purge_every: Duration::from_secs(10),
+            checkpoint_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl HostConfig {
+    fn check(&self) -> Result<(), OpenError> {
+        let bad = |name: &str, why: String| {
+            Err(OpenError::Config {
+                name: name.to_owned(),
+                why,
+            })
+        };
+        if self.checkpoint_log_bytes == 0 || self.checkpoint_waiting_bytes == 0 {
+            return bad(
+                "checkpoint_log_bytes",
+                "found 0, expected at least 1 byte".to_owned(),
+            );
+        }
+        // One write may carry an entry of every group; raft-engine takes less than 2 GiB at once.
+        if self.max_entry_bytes == 0 || self.max_entry_bytes > 32 << 20 {
+            return bad(
+                "max_entry_bytes",
+                format!("found {}, expected 1 to 33554432", self.max_entry_bytes),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What opening the folders of a host brought to light.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Torn ends of log files that were cut.
+    pub torn: Vec<TornTail>,
+    /// Checkpoints that could not be used.
+    pub set_aside: Option<SetAside>,
+}
+
+/// The real log on a given file system, for faults that only a file system can have.
+///
+/// # Errors
+/// As [`Host::open`].
+pub fn open_log<F: FileSystem + 'static>(
+    cfg: &HostConfig,
+    system: Arc<F>,
+) -> Result<(Arc<dyn crate::log::LogStore>, Vec<TornTail>), OpenError> {
+    let (log, torn) = EngineLog::open(&cfg.dir.join("log"), &cfg.log_files, system)?;
+    Ok((Arc::new(log), torn))
+}
+
+/// The real checkpoint store.
+///
+/// # Errors
+/// As [`Host::open`].
+pub fn open_checkpoints(
+    cfg: &HostConfig,
+) -> Result<
+    (
+        Arc<dyn crate::checkpoint::CheckpointStore>,
+        Option<SetAside>,
+    ),
+    OpenError,
+> {
+    let (store, aside) = SledStore::open(&cfg.dir.join("checkpoints"), cfg.checkpoint_cache_bytes)?;
+    Ok((Arc::new(store), aside))
+}
+
+struct Shared {
+    cfg: HostConfig,
+    seams: Seams,
+    writer: LogWriter,
+    stats: Arc<LogStats>,
+    failed: watch::Sender<Option<Failure>>,
+    groups: Mutex<BTreeMap<GroupId, Group>>,
+    /// Groups that are being opened, so that none is opened twice at once.
+    opening: Mutex<BTreeSet<GroupId>>,
+    requests: mpsc::UnboundedSender<Request>,
+    purge: Arc<PurgeSignal>,
+}
+
+/// Wakes or ends the thread that frees old log files.
+#[derive(Default)]
+struct PurgeSignal {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// What one node has once for all its groups. Dropped without [`Host::close`], it ends as if the process had been killed.
+pub struct Host {
+    shared: Arc<Shared>,
+    report: OpenReport,
+    _writer: WriterGuard,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host")
+            .field("node", &self.shared.cfg.node)
+            .field("dir", &self.shared.cfg.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        *self.shared.purge.ended.lock() = true;
+        self.shared.purge.changed.notify_all();
+    }
+}
+
+impl Host {
+    /// Opens the log and the checkpoints in `cfg.dir`, made if they are not there. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// In use by another process; a damaged log (nothing is changed then); refused by the file system; settings that
+    /// make no sense.
+    pub async fn open(cfg: HostConfig) -> Result<Host, OpenError> {
+        cfg.check()?;
+        let opened = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&cfg.dir)
+                .map_err(|e| OpenError::io("making the data folder", &cfg.dir, e))?;
+            let (log, torn) = open_log(&cfg, Arc::new(DefaultFileSystem))?;
+            let (checkpoints, set_aside) = open_checkpoints(&cfg)?;
+            Ok((
+                cfg,
+                Seams {
+                    log,
+                    checkpoints,
+                    running: Running::Threads,
+                },
+                OpenReport { torn, set_aside },
+            ))
+        });
+        let opened = opened
+            .await
+            .map_err(|e| OpenError::io("opening the data folder", "", e))?;
+        let (cfg, seams, report) = opened?;
+        let mut host = Host::open_with(cfg, seams).await?;
+        host.report = report;
+        Ok(host)
+    }
+
+    /// Opens on any seams; of `cfg`, the folder is not looked at.
+    ///
+    /// # Errors
+    /// Settings that make no sense; no thread to be had.
+    pub async fn open_with(cfg: HostConfig, seams: Seams) -> Result<Host, OpenError> {
+        cfg.check()?;
+        let stats = Arc::new(LogStats::default());
+        let failed = watch::Sender::new(None);
+        let (writer, guard) = LogWriter::start(
+            seams.log.clone(),
+            &seams.running,
+            stats.clone(),
+            failed.clone(),
+        )
+        .map_err(|e| OpenError::io("starting the log's writer", seams.log.place(), e))?;
+        let (requests, requested) = mpsc::unbounded_channel();
+        let purge = Arc::new(PurgeSignal::default());
+        let shared = Arc::new(Shared {
+            cfg,
+            seams,
+            writer,
+            stats,
+            failed,
+            groups: Mutex::default(),
+            opening: Mutex::default(),
+            requests,
+            purge,
+        });
+        tokio::spawn(make_checkpoints(Arc::downgrade(&shared), requested));
+        tokio::spawn(look_after(Arc::downgrade(&shared)));
+        start_purging(&shared)?;
+        Ok(Host {
+            shared,
+            report: OpenReport::default(),
+            _writer: guard,
+        })
+    }
+
+    /// What opening brought to light.
+    pub fn report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    /// Opens a group, for the first time with `voters`, the preferred owner first. Answers when everything that is
+    /// known to be committed is applied.
+    ///
+    /// # Errors
+    /// Damaged data; a machine that cannot take back its state or replay its log; a group that is open already; a host
+    /// that has stopped.
+    pub async fn open_group(
+        &self,
+        id: GroupId,
+        machine: Arc<dyn Machine>,
+        voters: Vec<NodeId>,
+    ) -> Result<Group, OpenError> {
+        if let Some(failure) = self.shared.failed.borrow().clone() {
+            return Err(OpenError::Failed(failure));
+        }
+        if self.shared.groups.lock().contains_key(&id) || !self.shared.opening.lock().insert(id) {
+            return Err(OpenError::AlreadyOpen { group: id });
+        }
+        let opened = self.try_open_group(id, machine, voters).await;
+        if let Ok(group) = &opened {
+            self.shared.groups.lock().insert(id, group.clone());
+            group.replica().go_live();
+        }
+        self.shared.opening.lock().remove(&id);
+        opened
+    }
+
+    async fn try_open_group(
+        &self,
+        id: GroupId,
+        machine: Arc<dyn Machine>,
+        voters: Vec<NodeId>,
+    ) -> Result<Group, OpenError> {
+        let shared = &self.shared;
+        let cfg = &shared.cfg;
+        let machine_error = |why: String| OpenError::Machine { group: id, why };
+        let rank = voters.iter().position(|voter| *voter == cfg.node);
+        let Some(rank) = rank else {
+            return Err(OpenError::Config {
+                name: "voters".to_owned(),
+                why: format!("{voters:?} do not name this node, {}", cfg.node),
+            });
+        };
+        let asked = Arc::new(AtomicBool::new(false));
+        let ask = {
+            let (asked, requests) = (asked.clone(), shared.requests.clone());
+            Box::new(move || {
+                if !asked.swap(true, Ordering::AcqRel) {
+                    // Fails only when the host is gone, and then nobody makes checkpoints.
+                    drop(requests.send(Request::Due(id)));
+                }
+            })
+        };
+        let bounds = Bounds {
+            log_bytes: cfg.checkpoint_log_bytes,
+            waiting_bytes: cfg.checkpoint_waiting_bytes,
+        };
+        let running = shared.seams.running.clone();
+        let store = shared.seams.checkpoints.clone();
+        let replica = Arc::new(Replica::new(
+            id,
+            machine,
+            store,
+            running.clone(),
+            bounds,
+            ask,
+        ));
+        let (writer, cache_bytes) = (shared.writer.clone(), cfg.log_cache_bytes);
+        let loaded = {
+            let replica = replica.clone();
+            running.blocking(move || {
+                let log = GroupLog::open(id, writer, cache_bytes)?;
+                let opened = replica.load(&log)?;
+                Ok::<_, OpenError>((log, opened))
+            })
+        };
+        let (log, opened) = loaded.await.map_err(machine_error)??;
+        let new = log.is_new();
+        let sm = StateMachine {
+            replica: replica.clone(),
+        };
+        let config = raft_config(id, rank).map_err(machine_error)?;
+        let raft = Raft::new(cfg.node, Arc::new(config), Unconnected, log.clone(), sm).await;
+        let raft = raft.map_err(|e| match replica.broken_reason() {
+            Some(why) => machine_error(why),
+            None => shared.damaged(id, &e.to_string()),
+        })?;
+        if new {
+            let members: BTreeSet<NodeId> = voters.iter().copied().collect();
+            match raft.initialize(members).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(e) => return Err(machine_error(e.to_string())),
+            }
+        } else {
+            let alone = {
+                let metrics = raft.metrics();
+                let metrics = metrics.borrow();
+                metrics.membership_config.voter_ids().eq([cfg.node]) && !metrics.state.is_leader()
+            };
+            if alone {
+                // Nobody else can lead, so there is nobody to wait for.
+                raft.trigger()
+                    .elect()
+                    .await
+                    .map_err(|e| machine_error(e.to_string()))?;
+            }
+        }
+        let settings = GroupSettings {
+            node: cfg.node,
+            max_entry_bytes: cfg.max_entry_bytes,
+            keep_log_bytes: cfg.keep_log_bytes,
+            keep_log_bytes_alone: cfg.keep_log_bytes_alone,
+        };
+        Ok(Group::start(
+            id,
+            raft,
+            replica,
+            log,
+            shared.requests.clone(),
+            asked,
+            settings,
+            opened,
+        ))
+    }
+
+    /// The group, if it is open.
+    pub fn group(&self, id: GroupId) -> Option<Group> {
+        self.shared.groups.lock().get(&id).cloned()
+    }
+
+    /// Every group of which the log has anything.
+    pub fn stored_groups(&self) -> Vec<GroupId> {
+        self.shared.seams.log.groups()
+    }
+
+    /// Why the host has stopped, once a write or fsync has failed: the node must end then.
+    pub fn failed(&self) -> watch::Receiver<Option<Failure>> {
+        self.shared.failed.subscribe()
+    }
+
+    /// Figures, now.
+    pub fn stats(&self) -> HostStats {
+        let groups: Vec<Group> = self.shared.groups.lock().values().cloned().collect();
+        let mut log = self.shared.stats.read();
+        log.used_bytes = self.shared.seams.log.used_bytes();
+        HostStats {
+            log,
+            groups: groups.iter().map(Group::figures).collect(),
+            checkpoint_disk_bytes: self.shared.seams.checkpoints.used_bytes(),
+        }
+    }
+
+    /// Closes all groups, writes what is queued, and lets go of the files. No checkpoint is made.
+    pub async fn close(&self) {
+        let groups = std::mem::take(&mut *self.shared.groups.lock());
+        futures::future::join_all(groups.values().map(Group::close)).await;
+        drop(groups);
+        *self.shared.purge.ended.lock() = true;
+        self.shared.purge.changed.notify_all();
+        self.shared.writer.close().await;
+    }
+}
+
+impl Shared {
+    fn damaged(&self, group: GroupId, why: &str) -> OpenError {
+        OpenError::Damaged {
+            what: format!("the log of {group} cannot be replayed: {why}"),
+            where_: self.seams.log.place(),
+            consequence: format!("{group} stays closed on this node"),
+            todo:
+                "`sojourn repair` shows what would be lost; with peers, rejoin under a new node id"
+                    .to_owned(),
+        }
+    }
+
+    fn group(&self, id: GroupId) -> Option<Group> {
+        self.groups.lock().get(&id).cloned()
+    }
+
+    fn ask(&self, group: &Group) {
+        if !group.asked().swap(true, Ordering::AcqRel) {
+            // Fails only when the host is gone.
+            drop(self.requests.send(Request::Due(group.id())));
+        }
+    }
+
+    fn look(&self) {
+        let groups: Vec<Group> = self.groups.lock().values().cloned().collect();
+        let mut sum = 0;
+        let mut largest: Option<(u64, &Group)> = None;
+        for group in &groups {
+            let bytes = group.replica().replay_bytes();
+            sum += bytes;
+            if largest.is_none_or(|(most, _)| bytes > most) {
+                largest = Some((bytes, group));
+            }
+            if group.replica().is_due(self.cfg.checkpoint_every) {
+                self.ask(group);
+            }
+        }
+        if let Some((_, group)) = largest
+            && sum > self.cfg.replay_bytes
+        {
+            // Asked as due by time: it is not by its own size.
+            let (tx, _) = tokio::sync::oneshot::channel();
+            if !group.asked().swap(true, Ordering::AcqRel) {
+                drop(self.requests.send(Request::Now(group.id(), tx)));
+            }
+        }
+    }
+}
+
+fn raft_config(group: GroupId, rank: usize) -> Result<openraft::Config, String> {
+    // Disjoint windows: the timeout is drawn once per group, and two equal draws would split votes for ever.
+    let rank = rank.min(4) as u64;
+    let config = openraft::Config {
+        cluster_name: group.to_string(),
+        heartbeat_interval: 100,
+        election_timeout_min: 300 + rank * 100,
+        election_timeout_max: 380 + rank * 100,
+        install_snapshot_timeout: 60_000,
+        snapshot_policy: SnapshotPolicy::Never,
+        // Purging is asked for by bytes, never done by count.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: 1_000_000,
+        ..openraft::Config::default()
+    };
+    config.validate().map_err(|e| e.to_string())
+}
+
+/// Makes the checkpoints that are asked for, one at a time: sled and the disk would only share.
+async fn make_checkpoints(shared: Weak<Shared>, mut requested: mpsc::UnboundedReceiver<Request>) {
+    while let Some(request) = requested.recv().await {
+        let (id, tell) = match request {
+            Request::Due(id) => (id, None),
+            Request::Now(id, tell) => (id, Some(tell)),
+        };
+        let Some(group) = shared.upgrade().and_then(|shared| shared.group(id)) else {
+            if let Some(tell) = tell {
+                drop(tell.send(Err(CheckpointError::Closed)));
+            }
+            continue;
+        };
+        group.asked().store(false, Ordering::Release);
+        let result = group.checkpoint().await;
+        let failed = result.is_err();
+        if let Some(tell) = tell {
+            drop(tell.send(result));
+        }
+        if failed {
+            tokio::time::sleep(AFTER_FAILURE).await;
+        }
+    }
+}
+
+/// The regular care of a host: commit marks of an idle log, checkpoints due by time.
+async fn look_after(shared: Weak<Shared>) {
+    let mut marks = tokio::time::interval(MARKS_EVERY);
+    marks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looked = tokio::time::Instant::now();
+    let mut purged = looked;
+    loop {
+        marks.tick().await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.writer.write_marks();
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = tokio::time::Instant::now();
+            shared.look();
+        }
+        if matches!(shared.seams.running, Running::Tasks { .. })
+            && purged.elapsed() >= shared.cfg.purge_every
+        {
+            purged = tokio::time::Instant::now();
+            purge_once(&shared);
+        }
+    }
+}
+
+/// Frees old log files, and asks for checkpoints of the groups that hold on to them.
+fn purge_once(shared: &Shared) {
+    if shared.failed.borrow().is_some() {
+        return;
+    }
+    match shared.seams.log.purge_expired() {
+        Ok(groups) => {
+            for group in groups.into_iter().filter_map(|id| shared.group(id)) {
+                let (tx, _) = tokio::sync::oneshot::channel();
+                if !group.asked().swap(true, Ordering::AcqRel) {
+                    drop(shared.requests.send(Request::Now(group.id(), tx)));
+                }
+            }
+        }
+        Err(error) => shared.writer.give_up(&error.what),
+    }
+}
+
+/// On a thread of its own, not one of the runtime's: rewriting takes long, and after a failed fsync may never return.
+fn start_purging(shared: &Arc<Shared>) -> Result<(), OpenError> {
+    if matches!(shared.seams.running, Running::Tasks { .. }) {
+        return Ok(());
+    }
+    let (weak, signal, every) = (
+        Arc::downgrade(shared),
+        shared.purge.clone(),
+        shared.cfg.purge_every,
+    );
+    let run = move || {
+        loop {
+            let mut ended = signal.ended.lock();
+            if !*ended {
+                signal.changed.wait_for(&mut ended, every);
+            }
+            if *ended {
+                return;
+            }
+            drop(ended);
+            let Some(shared) = weak.upgrade() else { return };
+            purge_once(&shared);
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("sojourn-purge".to_owned())
+        .spawn(run);
+    started.map(drop).map_err(|e| {
+        OpenError::io(
+            "starting the thread that frees log files",
+            shared.seams.log.place(),
+            e,
+        )
+    })
+}

@@ -1,0 +1,37 @@
+//! `cluster`: order and place.
+//!
+//! Which shard a key is in, which nodes hold it ([`ring`], [`layout`]); the order of what is decided for it (one Raft
+//! [`Group`] per shard, on a log shared by all groups of a node, see [`Host`]); and checkpoints, so that a restart is
+//! fast. It knows no journeys: what is replicated is a [`Machine`] that somebody else gives.
+//!
+//! One node for now: groups of several voters can be made, but there is no transport between nodes yet.
+
+mod checkpoint;
+mod error;
+pub mod format;
+mod group;
+mod host;
+pub mod id;
+mod log;
+mod machine;
+mod network;
+mod replica;
+pub mod runtime;
+mod seam;
+mod stats;
+mod types;
+
+pub use checkpoint::sled_store::SetAside;
+pub use checkpoint::{CheckpointStore, StoreFault};
+pub use error::{CheckpointError, Failure, OpenError, ProposeError};
+pub use group::{Group, Proposed, Role};
+pub use host::{Host, HostConfig, OpenReport, open_checkpoints, open_log};
+pub use id::{GroupId, NodeId, Position, ShardId};
+pub use log::engine::LogFiles;
+pub use log::scan::TornTail;
+pub use log::{LogStore, MetaKey, Op, StoreError};
+pub use machine::{Cut, EntryKind, Machine, Rebuilt};
+pub use raft_engine::env as log_env;
+pub use replica::{Opened, Source};
+pub use seam::{Running, Seams};
+pub use stats::{GroupFigures, HostStats, LogFigures, SYNC_BUCKETS_US};

@@ -1,0 +1,628 @@
+//! A replica: a machine that follows its group's log, is cut into checkpoints and comes back from them.
+//!
+//! Knows openraft's state machine interface; does not know who leads, nor what entries mean.
+
+use crate::checkpoint::{self, CheckpointStore, StoreFault};
+use crate::error::{CheckpointError, OpenError, panic_text};
+use crate::format::{self, Cover, Manifest};
+use crate::id::{GroupId, Position};
+use crate::log::group::GroupLog;
+use crate::machine::{EntryKind, Machine};
+use crate::seam::Running;
+use crate::types::{
+    Entry, LogId, Reply, SnapshotHandle, SnapshotMeta, StorageError, StorageIoError,
+    StoredMembership, TypeConfig,
+};
+use openraft::storage::RaftStateMachine;
+use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Beside its body, an entry costs about this many bytes in the log.
+const ENTRY_OVERHEAD: u64 = 32;
+/// After a failed checkpoint, applying that waits for one tries again this much later.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// When a replica asks for a checkpoint; applying waits at twice these bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub log_bytes: u64,
+    pub waiting_bytes: u64,
+}
+
+/// From where a replica had its state when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// There was nothing: a new group, or one whose whole log was replayed.
+    Log,
+    /// The last completed checkpoint.
+    Checkpoint {
+        /// What it covers.
+        at: Option<Position>,
+    },
+    /// History, because there was no readable checkpoint.
+    History {
+        /// Up to where it was complete.
+        at: Option<Position>,
+    },
+}
+
+/// How a replica was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// From where it had its state; the log behind it was replayed.
+    pub source: Source,
+    /// What was wrong with its checkpoint, if there was one that could not be used.
+    pub damage: Option<String>,
+}
+
+struct State {
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    /// The last completed checkpoint.
+    manifest: Option<Manifest>,
+    /// The last checkpoint that openraft was told of.
+    reported: Option<LogId>,
+    /// What is stored cannot be continued with a delta.
+    full_next: bool,
+    replay_bytes: u64,
+    last_try: Instant,
+    took: Duration,
+    completed: u64,
+    failed: Option<String>,
+}
+
+/// One replica. Shared by openraft, by whoever makes checkpoints and by its group.
+pub(crate) struct Replica {
+    pub(crate) group: GroupId,
+    machine: Arc<dyn Machine>,
+    store: Arc<dyn CheckpointStore>,
+    running: Running,
+    bounds: Bounds,
+    state: Mutex<State>,
+    applied: watch::Sender<Option<Position>>,
+    /// Counts attempts to make a checkpoint that have ended.
+    attempts: watch::Sender<u64>,
+    one_checkpoint: tokio::sync::Mutex<()>,
+    /// Asks the host for a checkpoint.
+    ask: Box<dyn Fn() + Send + Sync>,
+    /// Replayed: from now on, applying may wait for checkpoints.
+    live: AtomicBool,
+    held_back: AtomicBool,
+    broken: Mutex<Option<String>>,
+}
+
+/// What a replica counts.
+pub(crate) struct ReplicaFigures {
+    pub applied: Option<LogId>,
+    pub checkpoint: Option<LogId>,
+    pub checkpoint_bytes: u64,
+    pub checkpoint_took: Duration,
+    pub checkpoints: u64,
+    pub checkpoint_failed: Option<String>,
+    pub replay_bytes: u64,
+    pub waiting_bytes: u64,
+    pub held_back: bool,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        group: GroupId,
+        machine: Arc<dyn Machine>,
+        store: Arc<dyn CheckpointStore>,
+        running: Running,
+        bounds: Bounds,
+        ask: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Replica {
+            group,
+            machine,
+            store,
+            running,
+            bounds,
+            state: Mutex::new(State {
+                applied: None,
+                membership: StoredMembership::default(),
+                manifest: None,
+                reported: None,
+                full_next: false,
+                replay_bytes: 0,
+                last_try: Instant::now(),
+                took: Duration::ZERO,
+                completed: 0,
+                failed: None,
+            }),
+            applied: watch::Sender::new(None),
+            attempts: watch::Sender::new(0),
+            one_checkpoint: tokio::sync::Mutex::new(()),
+            ask,
+            live: AtomicBool::new(false),
+            held_back: AtomicBool::new(false),
+            broken: Mutex::new(None),
+        }
+    }
+
+    /// Takes back the state: from the checkpoint, else from the whole log, else from history. Blocks.
+    pub(crate) fn load(&self, log: &GroupLog) -> Result<Opened, OpenError> {
+        let damage = match self.load_checkpoint(log) {
+            Ok(Some(at)) => {
+                return Ok(Opened {
+                    source: Source::Checkpoint { at },
+                    damage: None,
+                });
+            }
+            Ok(None) => None,
+            Err(fault) => {
+                tracing::warn!(group = %self.group, what = fault.what, "the checkpoint cannot be used; the state is made anew");
+                if fault.damaged {
+                    // Not trusted again: at the next start all of it is set aside.
+                    self.store.condemn(&fault.what);
+                }
+                Some(fault.what)
+            }
+        };
+        if damage.is_some() {
+            self.store
+                .delete_manifest(self.group)
+                .map_err(|e| self.broken(e.what))?;
+            self.state.lock().full_next = true;
+        }
+        if log.is_whole() {
+            let begun = self.guard(|machine| {
+                machine.restore_begin();
+                machine.restore_end(None)
+            });
+            begun.map_err(|why| self.broken(why))?;
+            return Ok(Opened {
+                source: Source::Log,
+                damage,
+            });
+        }
+        let rebuilt = self
+            .guard(|machine| machine.rebuild())
+            .map_err(|why| self.unusable(damage.as_deref(), &why))?;
+        let Some(rebuilt) = rebuilt else {
+            return Err(self.unusable(damage.as_deref(), "there is no history to rebuild it from"));
+        };
+        let cover = Cover::from_bytes(&rebuilt.manifest)
+            .map_err(|e| self.unusable(damage.as_deref(), &e.to_string()))?;
+        if cover.group != self.group.0 || cover.log_id() < log.purged() {
+            return Err(self.unusable(
+                damage.as_deref(),
+                &format!(
+                    "history is complete up to {}, but the log begins after {}",
+                    shown(cover.log_id()),
+                    shown(log.purged())
+                ),
+            ));
+        }
+        let at = cover.log_id();
+        let mut state = self.state.lock();
+        state.applied = at;
+        state.membership = cover.stored_membership();
+        state.full_next = true;
+        drop(state);
+        self.applied.send_replace(at.map(Position::from));
+        Ok(Opened {
+            source: Source::History {
+                at: at.map(Position::from),
+            },
+            damage,
+        })
+    }
+
+    fn load_checkpoint(&self, log: &GroupLog) -> Result<Option<Option<Position>>, StoreFault> {
+        let Some(manifest) = checkpoint::manifest(&*self.store, self.group)? else {
+            return Ok(None);
+        };
+        let at = manifest.log_id();
+        if at < log.purged() {
+            let what = format!(
+                "the checkpoint covers up to {}, but the log begins after {}",
+                shown(at),
+                shown(log.purged())
+            );
+            return Err(StoreFault {
+                what,
+                damaged: true,
+            });
+        }
+        self.restore(&manifest)?;
+        let mut state = self.state.lock();
+        state.applied = at;
+        state.membership = manifest.stored_membership();
+        state.reported = at;
+        state.manifest = Some(manifest);
+        drop(state);
+        self.applied.send_replace(at.map(Position::from));
+        Ok(Some(at.map(Position::from)))
+    }
+
+    fn restore(&self, manifest: &Manifest) -> Result<(), StoreFault> {
+        let fault = |what: String| StoreFault {
+            what,
+            damaged: true,
+        };
+        let at = manifest.log_id().map(Position::from);
+        self.guard(|machine| {
+            machine.restore_begin();
+            Ok(())
+        })
+        .map_err(fault)?;
+        checkpoint::read(&*self.store, self.group, manifest, &mut |raw| {
+            self.guard(|machine| machine.restore_chunk(raw))
+        })?;
+        self.guard(|machine| machine.restore_end(at)).map_err(fault)
+    }
+
+    /// Calls the machine; its panics become errors.
+    fn guard<T>(&self, call: impl FnOnce(&dyn Machine) -> Result<T, String>) -> Result<T, String> {
+        catch_unwind(AssertUnwindSafe(|| call(&*self.machine)))
+            .unwrap_or_else(|panic| Err(format!("the machine panicked: {}", panic_text(&*panic))))
+    }
+
+    fn broken(&self, why: String) -> OpenError {
+        OpenError::Machine {
+            group: self.group,
+            why,
+        }
+    }
+
+    fn unusable(&self, damage: Option<&str>, why: &str) -> OpenError {
+        OpenError::Damaged {
+            what: format!(
+                "no readable checkpoint ({}), and {why}",
+                damage.unwrap_or("there is none")
+            ),
+            where_: format!("{} ({})", self.store.place(), self.group),
+            consequence: format!(
+                "the state of {} cannot be made anew on this node",
+                self.group
+            ),
+            todo: "restore the data folder from a copy; with peers, rejoin under a new node id"
+                .to_owned(),
+        }
+    }
+
+    /// Replaying is over.
+    pub(crate) fn go_live(&self) {
+        self.live.store(true, Ordering::Release);
+        if self.is_due(Duration::MAX) {
+            (self.ask)();
+        }
+    }
+
+    /// The last entry applied.
+    pub(crate) fn applied(&self) -> &watch::Sender<Option<Position>> {
+        &self.applied
+    }
+
+    /// Why this replica stopped, if its machine made it.
+    pub(crate) fn broken_reason(&self) -> Option<String> {
+        self.broken.lock().clone()
+    }
+
+    /// Whether a checkpoint is due: by bytes, or because the last try is `every` ago and something was applied since.
+    pub(crate) fn is_due(&self, every: Duration) -> bool {
+        let waiting = self.machine.waiting_bytes();
+        let state = self.state.lock();
+        if !state.full_next && state.applied == state.manifest.as_ref().and_then(Manifest::log_id) {
+            return false;
+        }
+        state.replay_bytes >= self.bounds.log_bytes
+            || waiting >= self.bounds.waiting_bytes
+            || state.full_next
+            || state.last_try.elapsed() >= every
+    }
+
+    /// Bytes of log that a restart would replay.
+    pub(crate) fn replay_bytes(&self) -> u64 {
+        self.state.lock().replay_bytes
+    }
+
+    fn is_over(&self) -> bool {
+        let waiting = self.machine.waiting_bytes();
+        let state = self.state.lock();
+        // Nothing that a checkpoint could take away: then waiting for one would not end.
+        let covered = state.applied == state.manifest.as_ref().and_then(Manifest::log_id);
+        !covered
+            && (state.replay_bytes >= self.bounds.log_bytes.saturating_mul(2)
+                || waiting >= self.bounds.waiting_bytes.saturating_mul(2))
+    }
+
+    /// At the hard bound, applying waits for a checkpoint.
+    async fn wait_for_room(&self) {
+        if !self.live.load(Ordering::Acquire) || !self.is_over() {
+            return;
+        }
+        self.held_back.store(true, Ordering::Relaxed);
+        let mut attempts = self.attempts.subscribe();
+        while self.is_over() {
+            (self.ask)();
+            // Cannot fail: this replica holds the sender.
+            drop(attempts.changed().await);
+            if self.state.lock().failed.is_some() {
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+        self.held_back.store(false, Ordering::Relaxed);
+    }
+
+    fn apply_entry(&self, state: &mut State, entry: Entry) -> Result<Reply, StorageError> {
+        let reply = match entry.payload {
+            EntryPayload::Blank => Reply::default(),
+            EntryPayload::Membership(membership) => {
+                state.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Reply::default()
+            }
+            EntryPayload::Normal(proposal) => {
+                state.replay_bytes += proposal.body.len() as u64;
+                match proposal.kind {
+                    EntryKind::Barrier | EntryKind::NoOp => Reply::default(),
+                    kind @ (EntryKind::Decisions | EntryKind::CatalogAt | EntryKind::Verify) => {
+                        let at = entry.log_id.into();
+                        let applied =
+                            self.guard(|machine| Ok(machine.apply(at, kind, &proposal.body)));
+                        Reply(applied.map_err(|why| self.stop(entry.log_id, why))?)
+                    }
+                }
+            }
+        };
+        state.replay_bytes += ENTRY_OVERHEAD;
+        state.applied = Some(entry.log_id);
+        Ok(reply)
+    }
+
+    fn stop(&self, at: LogId, why: String) -> StorageError {
+        let reason = format!(
+            "entry {} of {} cannot be applied: {why}",
+            Position::from(at),
+            self.group
+        );
+        tracing::error!(%reason, "this replica stops; the others go on");
+        *self.broken.lock() = Some(reason.clone());
+        StorageIoError::apply(at, AnyError::error(reason)).into()
+    }
+
+    /// Makes a checkpoint of what is applied now. Answers what the last completed one covers.
+    pub(crate) async fn checkpoint(&self) -> Result<Option<LogId>, CheckpointError> {
+        let _one = self.one_checkpoint.lock().await;
+        let started = Instant::now();
+        let (cut, cover, last, replay_bytes) = {
+            let mut state = self.state.lock();
+            let covered = state.manifest.as_ref().and_then(Manifest::log_id);
+            let Some(at) = state.applied else {
+                return Ok(None);
+            };
+            if covered == Some(at) && !state.full_next {
+                return Ok(covered);
+            }
+            let base = state.full_next || checkpoint::wants_base(state.manifest.as_ref());
+            let cut = self
+                .guard(|machine| Ok(machine.cut(at.into(), base)))
+                .map_err(CheckpointError::Machine)?;
+            let cover = format::cover(self.group.0, Some(at), &state.membership);
+            let last = if base { None } else { state.manifest.clone() };
+            state.last_try = started;
+            (cut, cover, last, std::mem::take(&mut state.replay_bytes))
+        };
+        let (store, group) = (self.store.clone(), self.group);
+        let written = self
+            .running
+            .blocking(move || write_cut(&*store, group, cover, last, cut))
+            .await;
+        let written = written.unwrap_or_else(|why| Err(CheckpointError::Machine(why)));
+        let result = {
+            let mut state = self.state.lock();
+            match written {
+                Ok(manifest) => {
+                    let at = manifest.log_id();
+                    state.manifest = Some(manifest);
+                    state.full_next = false;
+                    state.completed += 1;
+                    state.took = started.elapsed();
+                    state.failed = None;
+                    Ok(at)
+                }
+                Err(error) => {
+                    state.replay_bytes += replay_bytes;
+                    if let CheckpointError::Damaged(why) = &error {
+                        self.store.condemn(why);
+                        state.full_next = true;
+                    }
+                    state.failed = Some(error.to_string());
+                    tracing::error!(group = %self.group, %error, "a checkpoint failed; the log is kept and it is tried again");
+                    Err(error)
+                }
+            }
+        };
+        self.attempts.send_modify(|n| *n += 1);
+        result
+    }
+
+    fn snapshot(&self) -> Option<Snapshot<TypeConfig>> {
+        let state = self.state.lock();
+        let manifest = state.manifest.clone()?;
+        let number = manifest.generations.last().map_or(0, |g| g.number);
+        let meta = SnapshotMeta {
+            last_log_id: manifest.log_id(),
+            last_membership: manifest.stored_membership(),
+            snapshot_id: format!("{}-{}-{number}", self.group.0, shown(manifest.log_id())),
+        };
+        let handle = SnapshotHandle {
+            manifest: Some(manifest),
+            store: self.store.clone(),
+        };
+        Some(Snapshot {
+            meta,
+            snapshot: Box::new(handle),
+        })
+    }
+
+    pub(crate) fn figures(&self) -> ReplicaFigures {
+        let waiting_bytes = self.machine.waiting_bytes();
+        let state = self.state.lock();
+        ReplicaFigures {
+            applied: state.applied,
+            checkpoint: state.manifest.as_ref().and_then(Manifest::log_id),
+            checkpoint_bytes: state
+                .manifest
+                .iter()
+                .flat_map(|m| &m.generations)
+                .map(|g| g.stored_bytes)
+                .sum(),
+            checkpoint_took: state.took,
+            checkpoints: state.completed,
+            checkpoint_failed: state.failed.clone(),
+            replay_bytes: state.replay_bytes,
+            waiting_bytes,
+            held_back: self.held_back.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Writes a cut and tells it how it went; old generations go afterwards.
+fn write_cut(
+    store: &dyn CheckpointStore,
+    group: GroupId,
+    cover: Cover,
+    last: Option<Manifest>,
+    mut cut: Box<dyn crate::machine::Cut>,
+) -> Result<Manifest, CheckpointError> {
+    let written = catch_unwind(AssertUnwindSafe(|| {
+        checkpoint::write(store, group, cover, last, &mut *cut)
+    }))
+    .unwrap_or_else(|panic| Err(CheckpointError::Machine(panic_text(&*panic))));
+    let ok = written.is_ok();
+    let told = catch_unwind(AssertUnwindSafe(|| cut.done(ok)));
+    let manifest = written?;
+    told.map_err(|panic| CheckpointError::Machine(panic_text(&*panic)))?;
+    if let Err(error) = checkpoint::delete_old(store, group, &manifest) {
+        tracing::warn!(%group, %error, "old chunks could not be removed; the next checkpoint tries again");
+    }
+    Ok(manifest)
+}
+
+fn shown(at: Option<LogId>) -> String {
+    at.map_or_else(|| "nothing".to_owned(), |id| Position::from(id).to_string())
+}
+
+fn snapshot_error(error: &CheckpointError) -> StorageError {
+    StorageIoError::write_snapshot(None, AnyError::new(error)).into()
+}
+
+/// A replica as openraft drives it.
+#[derive(Clone)]
+pub struct StateMachine {
+    pub(crate) replica: Arc<Replica>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+        // Usually a checkpoint was completed and openraft only has to hear of it; if not, one is made now.
+        let unreported = {
+            let state = self.replica.state.lock();
+            state.manifest.as_ref().and_then(Manifest::log_id) > state.reported
+        };
+        if !unreported {
+            self.replica
+                .checkpoint()
+                .await
+                .map_err(|e| snapshot_error(&e))?;
+        }
+        let snapshot = self.replica.snapshot().unwrap_or_else(|| Snapshot {
+            meta: SnapshotMeta::default(),
+            snapshot: Box::new(SnapshotHandle {
+                manifest: None,
+                store: self.replica.store.clone(),
+            }),
+        });
+        self.replica.state.lock().reported = snapshot.meta.last_log_id;
+        Ok(snapshot)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = StateMachine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let state = self.replica.state.lock();
+        Ok((state.applied, state.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Reply>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let replica = &*self.replica;
+        replica.wait_for_room().await;
+        let (replies, applied) = {
+            // A cut takes this lock, so it falls between two entries.
+            let mut state = replica.state.lock();
+            let mut replies = Vec::new();
+            for entry in entries {
+                replies.push(replica.apply_entry(&mut state, entry)?);
+            }
+            (replies, state.applied)
+        };
+        replica.applied.send_replace(applied.map(Position::from));
+        if replica.live.load(Ordering::Relaxed) && replica.is_due(Duration::MAX) {
+            (replica.ask)();
+        }
+        Ok(replies)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateMachine {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotHandle>, StorageError> {
+        Ok(Box::new(SnapshotHandle {
+            manifest: None,
+            store: self.replica.store.clone(),
+        }))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<SnapshotHandle>,
+    ) -> Result<(), StorageError> {
+        let replica = &*self.replica;
+        let _one = replica.one_checkpoint.lock().await;
+        let damaged = |fault: StoreFault| snapshot_error(&fault.into());
+        let manifest = match &snapshot.manifest {
+            None => None,
+            Some(theirs) => {
+                let copied =
+                    checkpoint::copy(&*snapshot.store, &*replica.store, replica.group, theirs);
+                let copied = copied.map_err(|e| snapshot_error(&e))?;
+                replica.restore(&copied).map_err(damaged)?;
+                checkpoint::delete_old(&*replica.store, replica.group, &copied)
+                    .map_err(|e| snapshot_error(&e))?;
+                Some(copied)
+            }
+        };
+        let mut state = replica.state.lock();
+        state.applied = meta.last_log_id;
+        state.membership = meta.last_membership.clone();
+        state.reported = meta.last_log_id;
+        state.manifest = manifest;
+        state.replay_bytes = 0;
+        drop(state);
+        replica
+            .applied
+            .send_replace(meta.last_log_id.map(Position::from));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+        Ok(self.replica.snapshot())
+    }
+}
