@@ -9,6 +9,8 @@ use crate::types::{Entry, LogId, Membership, Proposal, StoredMembership, Vote};
 use bytes::Bytes;
 use openraft::{EmptyNode, EntryPayload};
 use prost::Message;
+pub use sojourn_proto::cluster::{Cover, Generation, Manifest};
+use sojourn_proto::cluster::{LogEntry, LogPosition, MembershipRecord, VoteRecord, VoterSet};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The first byte of everything that this version writes.
@@ -52,128 +54,10 @@ impl FormatError {
     }
 }
 
-/// A leader and an index.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct LogPosition {
-    /// The term.
-    #[prost(uint64, tag = "1")]
-    pub term: u64,
-    /// The leader.
-    #[prost(uint64, tag = "2")]
-    pub node: u64,
-    /// The index, from 0.
-    #[prost(uint64, tag = "3")]
-    pub index: u64,
-}
-
-/// Who votes in a group and who listens; two sets of voters while it changes.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct MembershipRecord {
-    /// Sets of voters; a majority of each is needed.
-    #[prost(message, repeated, tag = "1")]
-    pub voters: Vec<VoterSet>,
-    /// All members, voters or not.
-    #[prost(uint64, repeated, tag = "2")]
-    pub members: Vec<u64>,
-}
-
-/// One set of voters.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct VoterSet {
-    /// Their nodes.
-    #[prost(uint64, repeated, tag = "1")]
-    pub nodes: Vec<u64>,
-}
-
-/// One entry of a group's log.
-#[derive(Clone, PartialEq, Message)]
-pub struct LogEntry {
-    /// The index; first, so that it can be read without the rest.
-    #[prost(uint64, tag = "1")]
-    pub index: u64,
-    /// The term.
-    #[prost(uint64, tag = "2")]
-    pub term: u64,
-    /// The leader.
-    #[prost(uint64, tag = "3")]
-    pub node: u64,
-    /// The number of the [`EntryKind`]; 0 for a leader's blank entry or a membership.
-    #[prost(uint32, tag = "4")]
-    pub kind: u32,
-    /// The body of a proposed entry.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub body: Bytes,
-    /// The membership, when the entry changes it.
-    #[prost(message, optional, tag = "6")]
-    pub membership: Option<MembershipRecord>,
-}
-
 #[derive(Clone, PartialEq, Message)]
 struct IndexOnly {
     #[prost(uint64, tag = "1")]
     index: u64,
-}
-
-/// For whom a node voted.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct VoteRecord {
-    /// The term.
-    #[prost(uint64, tag = "1")]
-    pub term: u64,
-    /// The candidate.
-    #[prost(uint64, tag = "2")]
-    pub node: u64,
-    /// Whether a majority granted it.
-    #[prost(bool, tag = "3")]
-    pub committed: bool,
-}
-
-/// What a checkpoint covers: the position of the cut and the membership then. This is what a machine's history keeps.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Cover {
-    /// The group.
-    #[prost(uint64, tag = "1")]
-    pub group: u64,
-    /// The last entry applied.
-    #[prost(message, optional, tag = "2")]
-    pub at: Option<LogPosition>,
-    /// The membership then.
-    #[prost(message, optional, tag = "3")]
-    pub membership: Option<MembershipRecord>,
-    /// The entry that set it.
-    #[prost(message, optional, tag = "4")]
-    pub membership_at: Option<LogPosition>,
-}
-
-/// One generation of chunks in a checkpoint.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Generation {
-    /// Its number within the group, rising.
-    #[prost(uint64, tag = "1")]
-    pub number: u64,
-    /// How many chunks it has, numbered from 0.
-    #[prost(uint32, tag = "2")]
-    pub chunks: u32,
-    /// Their bytes as stored.
-    #[prost(uint64, tag = "3")]
-    pub stored_bytes: u64,
-    /// Their bytes unpacked.
-    #[prost(uint64, tag = "4")]
-    pub raw_bytes: u64,
-    /// CRC-32C over the stored chunks, one after the other.
-    #[prost(fixed32, tag = "5")]
-    pub crc: u32,
-}
-
-/// A completed checkpoint: a base and the deltas after it, in order.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Manifest {
-    /// What it covers.
-    #[prost(message, optional, tag = "1")]
-    pub cover: Option<Cover>,
-    /// The base first, then the deltas.
-    #[prost(message, repeated, tag = "2")]
-    pub generations: Vec<Generation>,
 }
 
 fn encode(message: &impl Message) -> Vec<u8> {
@@ -252,7 +136,7 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
     match &entry.payload {
         EntryPayload::Blank => {}
         EntryPayload::Normal(proposal) => {
-            record.kind = proposal.kind as u32;
+            record.kind = proposal.kind as i32;
             record.body = proposal.body.clone();
         }
         EntryPayload::Membership(m) => record.membership = Some(membership_record(m)),
@@ -272,12 +156,15 @@ pub fn decode_entry(bytes: &Bytes) -> Result<Entry, FormatError> {
         (Some(m), 0) => EntryPayload::Membership(membership(m)),
         (None, 0) => EntryPayload::Blank,
         (None, number) => {
-            let kind = EntryKind::from_number(number).ok_or_else(|| {
-                FormatError::broken(
-                    WHAT,
-                    format!("kind {number} is not known to this version, expected 1 to 5"),
-                )
-            })?;
+            let kind = u32::try_from(number)
+                .ok()
+                .and_then(EntryKind::from_number)
+                .ok_or_else(|| {
+                    FormatError::broken(
+                        WHAT,
+                        format!("kind {number} is not known to this version, expected 1 to 5"),
+                    )
+                })?;
             EntryPayload::Normal(Proposal {
                 kind,
                 body: record.body,
@@ -348,67 +235,73 @@ pub(crate) fn cover(group: u64, at: Option<LogId>, stored: &StoredMembership) ->
     }
 }
 
-impl Cover {
+/// What a cover, or the manifest around it, says of the log.
+pub(crate) trait Covering {
     /// The position covered; `None` before the first entry.
-    pub(crate) fn log_id(&self) -> Option<LogId> {
+    fn log_id(&self) -> Option<LogId>;
+    /// The membership at that position.
+    fn stored_membership(&self) -> StoredMembership;
+}
+
+impl Covering for Cover {
+    fn log_id(&self) -> Option<LogId> {
         self.at.as_ref().map(log_id)
     }
 
-    /// The membership at that position.
-    pub(crate) fn stored_membership(&self) -> StoredMembership {
+    fn stored_membership(&self) -> StoredMembership {
         let members = self.membership.as_ref().map(membership).unwrap_or_default();
         StoredMembership::new(self.membership_at.as_ref().map(log_id), members)
     }
+}
 
-    /// The opaque text that a machine's history keeps.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+impl Covering for Manifest {
+    fn log_id(&self) -> Option<LogId> {
+        self.cover.as_ref().and_then(Covering::log_id)
     }
 
-    /// Back from that text.
-    ///
-    /// # Errors
-    /// Bytes that are not one.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        decode("a checkpoint's cover", bytes)
+    fn stored_membership(&self) -> StoredMembership {
+        self.cover
+            .as_ref()
+            .map(Covering::stored_membership)
+            .unwrap_or_default()
     }
 }
 
-impl Manifest {
-    /// The stored form.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
-    }
+/// The opaque text of a cover, which a machine's history keeps.
+pub fn encode_cover(cover: &Cover) -> Vec<u8> {
+    encode(cover)
+}
 
-    /// From its stored form.
-    ///
-    /// # Errors
-    /// Bytes that are not one, or one that names no cover or no generation.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        const WHAT: &str = "a checkpoint's manifest";
-        let manifest: Manifest = decode(WHAT, bytes)?;
-        if manifest.cover.is_none() {
-            return Err(FormatError::broken(WHAT, "it does not say what it covers"));
-        }
-        if manifest.generations.is_empty() {
-            return Err(FormatError::broken(
-                WHAT,
-                "it names no generation, expected a base",
-            ));
-        }
-        Ok(manifest)
-    }
+/// A cover from that text.
+///
+/// # Errors
+/// Bytes that are not one.
+pub fn decode_cover(bytes: &[u8]) -> Result<Cover, FormatError> {
+    decode("a checkpoint's cover", bytes)
+}
 
-    pub(crate) fn log_id(&self) -> Option<LogId> {
-        self.cover.as_ref().and_then(Cover::log_id)
-    }
+/// The stored form of a manifest.
+pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
+    encode(manifest)
+}
 
-    pub(crate) fn stored_membership(&self) -> StoredMembership {
-        self.cover
-            .as_ref()
-            .map(Cover::stored_membership)
-            .unwrap_or_default()
+/// A manifest from its stored form.
+///
+/// # Errors
+/// Bytes that are not one, or one that names no cover or no generation.
+pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, FormatError> {
+    const WHAT: &str = "a checkpoint's manifest";
+    let manifest: Manifest = decode(WHAT, bytes)?;
+    if manifest.cover.is_none() {
+        return Err(FormatError::broken(WHAT, "it does not say what it covers"));
     }
+    if manifest.generations.is_empty() {
+        return Err(FormatError::broken(
+            WHAT,
+            "it names no generation, expected a base",
+        ));
+    }
+    Ok(manifest)
 }
 
 #[cfg(test)]
@@ -483,10 +376,10 @@ mod tests {
                 crc: 0x0403_0201,
             }],
         };
-        let bytes: &[u8] = b"\x01\x0a\x17\x08\x04\x12\x06\x08\x01\x10\x02\x18\x05\x1a\x08\x0a\x03\x0a\x01\x02\x12\x01\x02\x22\x00\
+        let bytes: &[u8] = b"\x01\x0a\x16\x08\x04\x12\x06\x08\x01\x10\x02\x18\x05\x1a\x08\x0a\x03\x0a\x01\x02\x12\x01\x02\x22\x00\
               \x12\x0f\x08\x01\x10\x02\x18\xac\x02\x20\x90\x03\x2d\x01\x02\x03\x04";
-        assert_eq!(manifest.to_bytes(), bytes);
-        assert_eq!(Manifest::from_bytes(bytes), Ok(manifest));
+        assert_eq!(encode_manifest(&manifest), bytes);
+        assert_eq!(decode_manifest(bytes), Ok(manifest));
     }
 
     #[test]
@@ -517,6 +410,6 @@ mod tests {
         let kind = decode_entry(&Bytes::from_static(b"\x01\x08\x01\x20\x06"))
             .expect_err("kind 6 is kept free");
         assert!(kind.to_string().contains("kind 6"), "{kind}");
-        assert!(Manifest::from_bytes(b"\x01").is_err());
+        assert!(decode_manifest(b"\x01").is_err());
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::checkpoint::{self, CheckpointStore, StoreFault};
 use crate::error::{CheckpointError, OpenError, panic_text};
-use crate::format::{self, Cover, Manifest};
+use crate::format::{self, Cover, Covering, Manifest};
 use crate::id::{GroupId, Position};
 use crate::log::group::GroupLog;
 use crate::machine::{EntryKind, Machine};
@@ -189,7 +189,7 @@ impl Replica {
         let Some(rebuilt) = rebuilt else {
             return Err(self.unusable(damage.as_deref(), "there is no history to rebuild it from"));
         };
-        let cover = Cover::from_bytes(&rebuilt.manifest)
+        let cover = format::decode_cover(&rebuilt.manifest)
             .map_err(|e| self.unusable(damage.as_deref(), &e.to_string()))?;
         if cover.group != self.group.0 || cover.log_id() < log.purged() {
             return Err(self.unusable(
@@ -311,7 +311,7 @@ impl Replica {
     pub(crate) fn is_due(&self, every: Duration) -> bool {
         let waiting = self.machine.waiting_bytes();
         let state = self.state.lock();
-        if !state.full_next && state.applied == state.manifest.as_ref().and_then(Manifest::log_id) {
+        if !state.full_next && state.applied == state.manifest.as_ref().and_then(Covering::log_id) {
             return false;
         }
         state.replay_bytes >= self.bounds.log_bytes
@@ -329,7 +329,7 @@ impl Replica {
         let waiting = self.machine.waiting_bytes();
         let state = self.state.lock();
         // Nothing that a checkpoint could take away: then waiting for one would not end.
-        let covered = state.applied == state.manifest.as_ref().and_then(Manifest::log_id);
+        let covered = state.applied == state.manifest.as_ref().and_then(Covering::log_id);
         !covered
             && (state.replay_bytes >= self.bounds.log_bytes.saturating_mul(2)
                 || waiting >= self.bounds.waiting_bytes.saturating_mul(2))
@@ -395,7 +395,7 @@ impl Replica {
         let started = Instant::now();
         let (cut, cover, last, replay_bytes) = {
             let mut state = self.state.lock();
-            let covered = state.manifest.as_ref().and_then(Manifest::log_id);
+            let covered = state.manifest.as_ref().and_then(Covering::log_id);
             let Some(at) = state.applied else {
                 return Ok(None);
             };
@@ -469,7 +469,7 @@ impl Replica {
         let state = self.state.lock();
         ReplicaFigures {
             applied: state.applied,
-            checkpoint: state.manifest.as_ref().and_then(Manifest::log_id),
+            checkpoint: state.manifest.as_ref().and_then(Covering::log_id),
             checkpoint_bytes: state
                 .manifest
                 .iter()
@@ -527,7 +527,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         // Usually a checkpoint was completed and openraft only has to hear of it; if not, one is made now.
         let unreported = {
             let state = self.replica.state.lock();
-            state.manifest.as_ref().and_then(Manifest::log_id) > state.reported
+            state.manifest.as_ref().and_then(Covering::log_id) > state.reported
         };
         if !unreported {
             self.replica

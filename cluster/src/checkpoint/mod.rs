@@ -6,7 +6,7 @@
 pub(crate) mod sled_store;
 
 use crate::error::CheckpointError;
-use crate::format::{Cover, Generation, Manifest};
+use crate::format::{self, Cover, Generation, Manifest};
 use crate::id::GroupId;
 use crate::machine::Cut;
 
@@ -201,7 +201,7 @@ pub(crate) fn write(
     last: Option<Manifest>,
     cut: &mut dyn Cut,
 ) -> Result<Manifest, CheckpointError> {
-    cut.before(&cover.to_bytes())
+    cut.before(&format::encode_cover(&cover))
         .map_err(CheckpointError::History)?;
     // Numbers of generations that were begun and never finished are not used again.
     let number = store.generations(group)?.last().copied().unwrap_or(0) + 1;
@@ -262,7 +262,7 @@ fn finish(
     manifest: &Manifest,
 ) -> Result<(), CheckpointError> {
     store.flush()?;
-    store.put_manifest(group, &manifest.to_bytes())?;
+    store.put_manifest(group, &format::encode_manifest(manifest))?;
     store.flush()?;
     Ok(())
 }
@@ -289,7 +289,7 @@ pub(crate) fn manifest(
     let Some(bytes) = store.manifest(group)? else {
         return Ok(None);
     };
-    let manifest = Manifest::from_bytes(&bytes).map_err(|e| fault(e.to_string()))?;
+    let manifest = format::decode_manifest(&bytes).map_err(|e| fault(e.to_string()))?;
     match manifest.cover.as_ref().map(|c| c.group) {
         Some(named) if named == group.0 => Ok(Some(manifest)),
         named => Err(fault(format!(
