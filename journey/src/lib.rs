@@ -11,7 +11,10 @@ pub mod time;
 pub mod value;
 // language (J1)
 pub mod compile;
+mod definition;
+pub mod document;
 pub mod expr;
+mod lint;
 pub mod problem;
 pub mod template;
 pub mod wait;
@@ -26,5 +29,6 @@ pub mod plan;
 pub mod receipt;
 pub mod report;
 pub mod simulate;
+pub mod testfile;
 pub mod weight;
 pub mod why;

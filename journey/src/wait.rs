@@ -177,7 +177,7 @@ fn local(time: Time, zone: &TimeZone) -> Result<DateTime, Miss> {
 }
 
 /// The instant of a local time: where clocks skip it, the next valid instant; where it comes twice, the first.
-fn instant(local: DateTime, zone: &TimeZone) -> Result<Time, Miss> {
+pub(crate) fn instant(local: DateTime, zone: &TimeZone) -> Result<Time, Miss> {
     let ambiguous = zone.to_ambiguous_timestamp(local);
     let timestamp = match ambiguous.offset() {
         AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local),
