@@ -101,7 +101,7 @@ pub struct Simulation<'w> {
 struct Person {
     customer: Customer,
     executions: BTreeMap<Slot, Execution>,
-    answers: BTreeMap<u128, (Time, Vec<PartOutcome>)>,
+    answers: BTreeMap<u128, Vec<PartOutcome>>,
 }
 
 type Slot = (String, Option<String>, u32);
@@ -186,7 +186,8 @@ impl<'w> Simulation<'w> {
     }
 
     /// Takes one signal. The clock goes to its time, and timers due by then fire first; one that is earlier than the
-    /// clock is taken now, with its own time as `occurred`.
+    /// clock is taken now, with its own time as `occurred`. Ids are remembered for the whole run: a file of years is read
+    /// in seconds, and a server that reads it has not forgotten the first line at the last.
     pub fn signal(&mut self, signal: &Signal) -> SignalOutcome {
         let at = self.reach(signal.time);
         let Some(key) = signal.identifiers.first() else {
@@ -196,9 +197,7 @@ impl<'w> Simulation<'w> {
             };
         };
         let id = hash(&signal.source, &signal.id);
-        if let Some((first, parts)) = self.people.get(key).and_then(|p| p.answers.get(&id))
-            && at.since(*first) <= limits::DEDUP_WINDOW
-        {
+        if let Some(parts) = self.people.get(key).and_then(|p| p.answers.get(&id)) {
             return SignalOutcome {
                 duplicate: true,
                 parts: parts.clone(),
@@ -226,7 +225,7 @@ impl<'w> Simulation<'w> {
             .map(|p| self.part(key, p, signal, moment))
             .collect();
         if let Some(person) = self.people.get_mut(key).filter(|_| !parts.is_empty()) {
-            person.answers.insert(id, (at, parts.clone()));
+            person.answers.insert(id, parts.clone());
         }
         SignalOutcome {
             duplicate: false,
