@@ -150,6 +150,8 @@ fn unreadable(error: &serde_saphyr::Error) -> Unreadable {
             let text = text.split(" at line ").next().unwrap_or(text);
             if text.contains("unknown anchor") {
                 ALIASES.to_owned()
+            } else if text.contains("recursion limit") {
+                format!("the text nests deeper than {MAX_DEPTH} levels")
             } else {
                 format!("the text cannot be read as YAML: {}", crate::problem::short(text))
             }
@@ -360,7 +362,6 @@ mod tests {
         for (text, expected) in cases {
             let error = read(text).map(|n| shown(&n)).expect_err(expected);
             assert!(error.message.contains(expected), "{}: {error:?}", crate::problem::short(text));
-            println!("{}: {error:?}", crate::problem::short(text));
             assert!(error.line >= 1 && error.column >= 1, "{error:?}");
         }
     }
