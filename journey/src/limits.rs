@@ -15,6 +15,16 @@ pub const WAITING_BYTES: usize = 256 * 1024;
 /// Bytes of one fact's value, as [`crate::value::Value::weight`] counts them.
 pub const FACT_BYTES: usize = 4 * 1024;
 
+/// Bytes of all facts, variables and kept values of one execution, names included, as
+/// [`crate::value::Value::weight`] counts them.
+pub const STATE_BYTES: usize = 64 * 1024;
+
+/// Actions that one execution may owe at a time.
+pub const OWED_ACTIONS: usize = 256;
+
+/// Bytes of the bodies of all actions that one execution may owe at a time.
+pub const OWED_BYTES: usize = 1024 * 1024;
+
 /// Bytes of one rendered body of an action.
 pub const ACTION_BYTES: usize = 64 * 1024;
 

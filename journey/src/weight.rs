@@ -1,5 +1,6 @@
 //! How much memory values and signals take, roughly and alike on every machine: what the limits of `limits` count.
 
+use crate::execution::Execution;
 use crate::signal::Signal;
 use crate::value::Value;
 
@@ -42,5 +43,24 @@ impl Signal {
             .map(|i| EACH + i.name.len() + i.value.len())
             .sum();
         4 * EACH + self.id.len() + self.source.len() + self.kind.len() + named + who
+    }
+}
+
+impl Execution {
+    /// The weight in bytes of all that it knows: facts, variables, kept values, with their names.
+    pub fn weight(&self) -> usize {
+        let facts = self
+            .facts
+            .iter()
+            .map(|(path, fact)| path.len() + fact.value.weight());
+        let vars = self
+            .vars
+            .iter()
+            .map(|(name, value)| name.len() + value.weight());
+        let kept = self
+            .kept
+            .iter()
+            .map(|(name, value)| name.len() + value.weight());
+        facts.chain(vars).chain(kept).sum()
     }
 }

@@ -59,8 +59,8 @@ impl Deciding<'_> {
             self.failed(&owed, &error);
         }
         // While it is held, what is due is done when it is let go.
-        if self.unsettled && !self.is_still() && !self.state.has_waiting() {
-            self.settle();
+        if self.unsettled && !self.state.is_ended() {
+            self.go_on();
         }
     }
 

@@ -91,10 +91,8 @@ impl Deciding<'_> {
             actor: by.actor,
             reason: by.reason,
         });
-        // What waits is taken one by one; conditions may have come to hold meanwhile.
-        if !self.state.has_waiting() {
-            self.settle();
-        }
+        // What waits is taken one by one; without any, conditions may have come to hold meanwhile.
+        self.go_on();
         Ok(())
     }
 

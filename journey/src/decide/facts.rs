@@ -22,13 +22,9 @@ impl Deciding<'_> {
             if !newest {
                 continue;
             }
-            let weight = value.weight();
-            if weight > limits::FACT_BYTES {
-                let message = format!(
-                    "fact `{path}` has {weight} bytes: expected at most {}",
-                    limits::FACT_BYTES
-                );
-                self.incident("facts", message);
+            let known = self.state.facts.get(&path).map(|fact| &fact.value);
+            if let Err(full) = self.room(&path, value, known) {
+                self.incident("facts", format!("fact `{path}` {full}"));
                 continue;
             }
             self.set_fact(path, value.clone());
@@ -82,22 +78,46 @@ impl Deciding<'_> {
                 return;
             }
         };
+        let known = self.state.vars.get(&variable.name);
+        if known == Some(&value) {
+            return;
+        }
+        match self.room(&variable.name, &value, known) {
+            Ok(()) => {
+                self.emit(What::Variable {
+                    name: variable.name.clone(),
+                    value,
+                    changed: true,
+                });
+                self.note_change(true);
+            }
+            Err(full) => self.incident(&place(), format!("variable `{}` {full}", variable.name)),
+        }
+    }
+
+    /// Whether the execution has room for a value in the place of one that it knows.
+    pub(super) fn room(
+        &self,
+        name: &str,
+        value: &Value,
+        known: Option<&Value>,
+    ) -> Result<(), String> {
         let weight = value.weight();
         if weight > limits::FACT_BYTES {
-            let message = format!(
-                "variable `{}` has {weight} bytes: expected at most {}",
-                variable.name,
+            return Err(format!(
+                "has {weight} bytes: expected at most {}",
                 limits::FACT_BYTES
-            );
-            self.incident(&place(), message);
-        } else if self.state.vars.get(&variable.name) != Some(&value) {
-            self.emit(What::Variable {
-                name: variable.name.clone(),
-                value,
-                changed: true,
-            });
-            self.note_change(true);
+            ));
         }
+        let before = known.map_or(0, |known| name.len() + known.weight());
+        let after = self.state.weight() - before + name.len() + weight;
+        if after > limits::STATE_BYTES {
+            return Err(format!(
+                "is not taken: the execution would know {after} bytes, at most {} are allowed",
+                limits::STATE_BYTES
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -90,20 +90,15 @@ impl Deciding<'_> {
 
     fn keep(&mut self, place: &str, name: &str, expression: &Expression, signal: Option<&Signal>) {
         match expression.eval(&self.compiled.base, &self.scope(signal)) {
-            Ok(value) if value.weight() <= limits::FACT_BYTES => {
-                self.emit(What::Kept {
+            Ok(value) => match self.room(name, &value, self.state.kept.get(name)) {
+                Ok(()) => self.emit(What::Kept {
                     name: name.to_owned(),
                     value,
-                });
-            }
-            Ok(value) => {
-                let message = format!(
-                    "`{name}` has {} bytes: expected at most {}",
-                    value.weight(),
-                    limits::FACT_BYTES
-                );
-                self.incident(&format!("{place}/keep/{name}"), message);
-            }
+                }),
+                Err(full) => {
+                    self.incident(&format!("{place}/keep/{name}"), format!("`{name}` {full}"))
+                }
+            },
             // What never arrived cannot be kept.
             Err(Miss::Unknown(_)) => {}
             Err(Miss::Error(error)) => {
@@ -131,6 +126,17 @@ impl Deciding<'_> {
             }
         };
         self.emit(What::GoalReached { within });
+    }
+
+    /// After something became known that no signal brought, or after a hold: exit rules that need no signal, then rule 5.
+    pub(super) fn go_on(&mut self) {
+        if self.is_still() || self.state.has_waiting() {
+            return;
+        }
+        if let Ok(false) = self.exits(None) {
+            self.settle();
+        }
+        self.unsettled = false;
     }
 
     /// Rule 5: transitions that need no signal, one after another.

@@ -25,8 +25,8 @@ impl Deciding<'_> {
             self.emit(What::SignalTaken);
             self.apply_signal(&signal, true);
         }
-        if !self.state.is_ended() && !self.state.has_waiting() {
-            self.settle();
+        if !self.state.is_ended() {
+            self.go_on();
         }
     }
 }

@@ -34,6 +34,11 @@ impl Deciding<'_> {
                 return;
             }
         };
+        let connected = limits::CONNECTED_ACTIONS.contains(&action.kind.as_str());
+        if connected && let Some(full) = self.owes_too_much(body.len()) {
+            self.incident(&action.place, full);
+            return;
+        }
         let number = self.state.next;
         self.emit(What::Action(event::Action {
             place: action.place.clone(),
@@ -42,7 +47,6 @@ impl Deciding<'_> {
             body,
             awaited: action.awaited.clone(),
         }));
-        let connected = limits::CONNECTED_ACTIONS.contains(&action.kind.as_str());
         if !connected {
             let outcome = ActionOutcome::Skipped {
                 reason: "not connected".to_owned(),
@@ -58,6 +62,24 @@ impl Deciding<'_> {
             let status = if connected { "pending" } else { "skipped" };
             self.set_fact(status_path(name), Value::String(status.to_owned()));
         }
+    }
+
+    fn owes_too_much(&self, more: usize) -> Option<String> {
+        let count = self.state.owed.len();
+        let bytes = self
+            .state
+            .owed
+            .iter()
+            .map(|o| o.action.body.len())
+            .sum::<usize>()
+            + more;
+        (count >= limits::OWED_ACTIONS || bytes > limits::OWED_BYTES).then(|| {
+            format!(
+                "action not owed: {count} are owed already, at most {} or {} bytes may be",
+                limits::OWED_ACTIONS,
+                limits::OWED_BYTES
+            )
+        })
     }
 }
 

@@ -85,7 +85,7 @@ impl Deciding<'_> {
 
     /// Rules 3 to 5. Whether it moved or ended.
     fn react(&mut self, signal: &Signal) -> Result<bool, Broken> {
-        if self.exits(signal)? {
+        if self.exits(Some(signal))? {
             return Ok(true);
         }
         let moved = self.transitions(signal)?;
@@ -95,23 +95,23 @@ impl Deciding<'_> {
         Ok(moved)
     }
 
-    /// Rule 3.
-    fn exits(&mut self, signal: &Signal) -> Result<bool, Broken> {
+    /// Rule 3. Rules that name no signal are tried when a fact changed, or without a signal.
+    pub(super) fn exits(&mut self, signal: Option<&Signal>) -> Result<bool, Broken> {
         let compiled = self.compiled;
         for exit in &compiled.exit {
-            let named = if exit.on.is_empty() {
-                self.changed
-            } else {
-                exit.on.contains(&signal.kind)
+            let tried = match signal {
+                Some(signal) if !exit.on.is_empty() => exit.on.contains(&signal.kind),
+                Some(_) => self.changed,
+                None => exit.on.is_empty(),
             };
-            if named
+            if tried
                 && self.holds(
                     &exit.place,
-                    Some(signal),
+                    signal,
                     [exit.where_.as_ref(), exit.when.as_ref()],
                 )?
             {
-                self.leave(Some(signal));
+                self.leave(signal);
                 self.end(Status::Exited, exit.outcome.clone(), None);
                 return Ok(true);
             }

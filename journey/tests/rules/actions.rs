@@ -218,3 +218,56 @@ fn an_action_keeps_its_place_and_number() {
     assert_eq!((recorded.number, &recorded.action), (number, &action));
     assert_eq!(recorded.execution, Key::of(world.execution()));
 }
+
+#[test]
+fn an_exit_rule_may_test_the_result_of_an_action() {
+    check(
+        r#"
+journey: j
+entry: [{ on: a.start }]
+exit: [{ when: 'action.score.status == "failed"', outcome: gone }]
+stages:
+  - stage: one
+    enter: [{ webhook: { to: scoring, await: score } }]
+    transitions: [{ to: end, on: a.up }]
+  - stage: end
+    end: done
+"#,
+        &[
+            ("0s", "a.start", "started one", "*"),
+            ("1m", "hold", "", "held ann"),
+            (
+                "2m",
+                "failed score",
+                "",
+                r#"failed no | incident one/enter/0: action failed at attempt 1: no | fact action.score.status="failed""#,
+            ),
+            ("3m", "resume", "", "resumed ann | exited one gone"),
+        ],
+    );
+}
+
+#[test]
+fn an_execution_owes_no_more_than_its_limit() {
+    let journey = r#"
+journey: j
+entry: [{ on: a.start }]
+stages:
+  - stage: one
+    repeat: [{ every: 1m, do: [{ webhook: { to: hook, await: ping } }] }]
+    transitions: [{ to: end, on: a.up }]
+  - stage: end
+    end: done
+"#;
+    let mut world = World::new(&[journey]);
+    world.step("0s", "a.start");
+    let (_, events) = world.step("300m", "wait");
+    assert_eq!(
+        world.execution().owed.len(),
+        sojourn_journey::limits::OWED_ACTIONS
+    );
+    assert!(
+        events.contains("incident one/repeat/0/do/0: action not owed: 256 are owed already"),
+        "{events}"
+    );
+}

@@ -396,3 +396,44 @@ fn a_signal_moves_each_of_several_journeys_once() {
         ],
     );
 }
+
+#[test]
+fn what_an_execution_knows_has_a_limit() {
+    let names: Vec<String> = (0..20).map(|n| format!("Big.Thing.f{n} == 1")).collect();
+    let journey = format!(
+        "journey: j\nentry: [{{ on: a.start }}]\nstages:\n  - stage: one\n    transitions: [{{ to: end, when: '{}' }}]\n  - stage: end\n    end: done\n",
+        names.join(" || ")
+    );
+    let mut world = crate::helper::World::new(&[&journey]);
+    world.step("0s", "a.start");
+    let (_, events) = world.step(
+        "1m",
+        &format!(r#"Big.Thing.updated {{"f0":"{}"}}"#, "x".repeat(5000)),
+    );
+    assert_eq!(
+        events,
+        "incident facts: fact `Big.Thing.f0` has 5016 bytes: expected at most 4096 | unmatched Big.Thing.updated"
+    );
+    for n in 0..20 {
+        world.step(
+            "2m",
+            &format!(r#"Big.Thing.updated {{"f{n}":"{}"}}"#, "x".repeat(4000)),
+        );
+    }
+    let state = world.execution();
+    assert!(
+        state.weight() <= sojourn_journey::limits::STATE_BYTES,
+        "{}",
+        state.weight()
+    );
+    assert!(
+        state.facts.len() > 14 && state.facts.len() < 20,
+        "{}",
+        state.facts.len()
+    );
+    let incident = state.incident.as_ref().expect("an incident");
+    assert!(
+        incident.message.contains("the execution would know"),
+        "{incident:?}"
+    );
+}
