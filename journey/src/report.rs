@@ -84,6 +84,14 @@ impl Durations {
         let lower = sorted.get(middle.checked_sub(1)?)?;
         Some((lower.seconds() + upper.seconds()) / 2.0)
     }
+
+    /// The one in seconds below or at which this share of all (0 to 1) lies; `None` when there are none.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let mut sorted = self.all.clone();
+        sorted.sort_unstable();
+        let rank = (share.clamp(0.0, 1.0) * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).map(|s| s.seconds())
+    }
 }
 
 impl Report {

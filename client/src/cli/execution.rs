@@ -1,0 +1,575 @@
+//! `execution`: where customers are, why, and by hand.
+
+use super::exit::{Exit, Trouble};
+use super::table::{Align, Table};
+use super::{ActorArgs, GlobalOpts, Say, json, show};
+use crate::executions::{Command, ExecutionRef, Filter, Read, Watched};
+use crate::signal::Identifier;
+use futures::StreamExt as _;
+use sojourn_proto::v1;
+
+/// `sojourn execution …`.
+#[derive(Debug, clap::Subcommand)]
+pub enum ExecutionCommand {
+    /// List executions
+    List(ListArgs),
+    /// Show one execution
+    Show(RefArgs),
+    /// Show all that happened in an execution
+    Timeline(RefArgs),
+    /// Show what an execution waits for
+    Why(RefArgs),
+    /// Move an execution to a stage by hand
+    Override(OverrideArgs),
+    /// Hold an execution: nothing moves, signals wait
+    Hold(CommandArgs),
+    /// Let a held execution go on
+    Resume(CommandArgs),
+    /// End an execution by hand
+    Stop(StopArgs),
+    /// Show what happens from now on, until Ctrl-C
+    Watch(WatchArgs),
+}
+
+/// Which execution.
+#[derive(Debug, clap::Args)]
+pub struct RefArgs {
+    /// The execution's id
+    #[arg(required_unless_present = "customer", conflicts_with_all = ["customer", "journey", "instance"])]
+    id: Option<String>,
+    /// Or the customer
+    #[arg(long, value_name = "NAME=VALUE", requires = "journey")]
+    customer: Option<Identifier>,
+    /// and the journey: the latest run
+    #[arg(long, value_name = "NAME", requires = "customer")]
+    journey: Option<String>,
+    /// and its instance key, where the journey has one
+    #[arg(long, value_name = "KEY", requires = "customer")]
+    instance: Option<String>,
+}
+
+impl RefArgs {
+    fn reference(&self) -> Result<ExecutionRef, Trouble> {
+        match (&self.id, &self.customer, &self.journey) {
+            (Some(id), _, _) => Ok(ExecutionRef::Id(id.clone())),
+            (None, Some(customer), Some(journey)) => Ok(ExecutionRef::Latest {
+                customer: customer.clone(),
+                journey: journey.clone(),
+                instance: self.instance.clone(),
+            }),
+            _ => Err(Trouble::usage(
+                "which execution? give its id, or --customer NAME=VALUE --journey NAME",
+            )),
+        }
+    }
+}
+
+/// `sojourn execution list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// In this journey
+    #[arg(long, value_name = "NAME")]
+    journey: Option<String>,
+    /// In this stage
+    #[arg(long)]
+    stage: Option<String>,
+    /// With one of these statuses
+    #[arg(long, value_delimiter = ',')]
+    status: Vec<StatusArg>,
+    /// Of this customer
+    #[arg(long, value_name = "NAME=VALUE")]
+    customer: Option<Identifier>,
+    /// On this version
+    #[arg(long, value_name = "N")]
+    version: Option<u32>,
+    /// With an incident
+    #[arg(long)]
+    incident: bool,
+    /// Past a stage deadline
+    #[arg(long)]
+    overdue: bool,
+    /// Stalled
+    #[arg(long)]
+    stalled: bool,
+    /// At most so many; 0: all
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    limit: usize,
+}
+
+/// A status to filter by.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[allow(
+    missing_docs,
+    reason = "the words are those of the language, shown as they stand"
+)]
+pub enum StatusArg {
+    Active,
+    Held,
+    Completed,
+    Exited,
+    Expired,
+    Stopped,
+}
+
+/// Which execution, who and why.
+#[derive(Debug, clap::Args)]
+pub struct CommandArgs {
+    #[command(flatten)]
+    execution: RefArgs,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
+/// Who and why.
+#[derive(Debug, clap::Args)]
+pub struct ByArgs {
+    #[command(flatten)]
+    who: ActorArgs,
+    /// Why, for the record
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Only in this visit of the execution
+    #[arg(long, value_name = "N")]
+    expected_visit: Option<u32>,
+    /// The command's id: the same id again is the same command [default: a fresh one]
+    #[arg(long = "command-id", value_name = "ID")]
+    command_id: Option<String>,
+}
+
+impl ByArgs {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.who.actor, &self.reason);
+        command.expected_visit = self.expected_visit;
+        if let Some(id) = &self.command_id {
+            command.id.clone_from(id);
+        }
+        command
+    }
+}
+
+/// `sojourn execution override --to STAGE`.
+#[derive(Debug, clap::Args)]
+pub struct OverrideArgs {
+    #[command(flatten)]
+    execution: RefArgs,
+    /// The stage to move to
+    #[arg(long, value_name = "STAGE")]
+    to: String,
+    /// Do the transition's actions too, where one leads there
+    #[arg(long)]
+    run_actions: bool,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
+/// `sojourn execution stop`.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    execution: RefArgs,
+    /// With this outcome
+    #[arg(long)]
+    outcome: Option<String>,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
+/// `sojourn execution watch`.
+#[derive(Debug, clap::Args)]
+pub struct WatchArgs {
+    /// Only this execution
+    id: Option<String>,
+    /// Only this journey
+    #[arg(long, value_name = "NAME")]
+    journey: Option<String>,
+    /// Only this customer
+    #[arg(long, value_name = "NAME=VALUE")]
+    customer: Option<Identifier>,
+}
+
+pub(super) async fn run(
+    command: ExecutionCommand,
+    global: &GlobalOpts,
+    say: &mut Say,
+) -> Result<Exit, Trouble> {
+    let client = global.client().await?;
+    let read = Read::default();
+    match command {
+        ExecutionCommand::List(args) => return list(&client, args, say).await,
+        ExecutionCommand::Watch(args) => return watch(&client, args, say).await,
+        ExecutionCommand::Show(args) => {
+            let answer = client
+                .get(&args.reference()?, read)
+                .await
+                .map_err(Trouble::reading)?;
+            let execution = answer.execution.unwrap_or_default();
+            if say.json() {
+                say.value(&json::execution(&execution));
+            } else {
+                say.data(one(&execution));
+            }
+        }
+        ExecutionCommand::Timeline(args) => {
+            let mut entries = std::pin::pin!(client.timeline(args.reference()?, read));
+            while let Some(entry) = entries.next().await {
+                entry_out(&entry.map_err(Trouble::reading)?, say);
+            }
+        }
+        ExecutionCommand::Why(args) => {
+            let why = client
+                .why(&args.reference()?, read)
+                .await
+                .map_err(Trouble::reading)?;
+            if say.json() {
+                say.value(&json::why(&why));
+            } else {
+                say.data(why_text(&why));
+            }
+        }
+        ExecutionCommand::Override(args) => {
+            let command = args.by.command();
+            let answer = client
+                .override_(
+                    &args.execution.reference()?,
+                    &args.to,
+                    args.run_actions,
+                    &command,
+                )
+                .await;
+            commanded(answer, &command, say)?;
+        }
+        ExecutionCommand::Hold(args) => {
+            let command = args.by.command();
+            commanded(
+                client.hold(&args.execution.reference()?, &command).await,
+                &command,
+                say,
+            )?;
+        }
+        ExecutionCommand::Resume(args) => {
+            let command = args.by.command();
+            commanded(
+                client.resume(&args.execution.reference()?, &command).await,
+                &command,
+                say,
+            )?;
+        }
+        ExecutionCommand::Stop(args) => {
+            let command = args.by.command();
+            let answer = client
+                .stop(
+                    &args.execution.reference()?,
+                    args.outcome.as_deref(),
+                    &command,
+                )
+                .await;
+            commanded(answer, &command, say)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn commanded(
+    answer: Result<v1::CommandResponse, crate::Error>,
+    command: &Command,
+    say: &mut Say,
+) -> Result<(), Trouble> {
+    let answer = answer.map_err(|e| {
+        let mut trouble = Trouble::from(e);
+        if trouble.exit == Exit::Unknown {
+            trouble.text = format!(
+                "{}; the same with --command-id {} is always safe",
+                trouble.text, command.id
+            );
+        }
+        trouble
+    })?;
+    if say.json() {
+        say.value(&json::command(&answer));
+        return Ok(());
+    }
+    let execution = answer.execution.unwrap_or_default();
+    let again = if answer.duplicate {
+        " (done before)"
+    } else {
+        ""
+    };
+    say.data(format_args!(
+        "{} is {} in {}, visit {}{again}",
+        execution.id,
+        show::status(execution.status),
+        execution.stage,
+        execution.visit
+    ));
+    Ok(())
+}
+
+async fn list(client: &crate::Client, args: ListArgs, say: &mut Say) -> Result<Exit, Trouble> {
+    let limit = if args.limit == 0 {
+        usize::MAX
+    } else {
+        args.limit
+    };
+    let filter = Filter {
+        journey: args.journey,
+        stage: args.stage,
+        statuses: args.status.into_iter().map(status_of).collect(),
+        customer: args.customer,
+        version: args.version,
+        incident: args.incident.then_some(true),
+        overdue: args.overdue.then_some(true),
+        stalled: args.stalled.then_some(true),
+        page_size: Some(u32::try_from(limit.min(1_000)).unwrap_or(1_000)),
+    };
+    let mut all = std::pin::pin!(client.list(filter));
+    let mut table = Table::new(&[
+        ("execution", Align::Left),
+        ("journey", Align::Left),
+        ("customer", Align::Left),
+        ("status", Align::Left),
+        ("stage", Align::Left),
+        ("since", Align::Left),
+        ("flags", Align::Left),
+    ]);
+    let mut shown = 0;
+    let mut more = false;
+    while let Some(execution) = all.next().await {
+        let e = execution.map_err(Trouble::reading)?;
+        if shown == limit {
+            more = true;
+            break;
+        }
+        shown += 1;
+        if say.json() {
+            say.line(&json::execution(&e));
+            continue;
+        }
+        let stage = e
+            .outcome
+            .as_ref()
+            .map_or_else(|| e.stage.clone(), |o| format!("{} ({o})", e.stage));
+        table.row([
+            e.id.clone(),
+            e.journey.clone(),
+            show::identifier(e.customer.as_ref()),
+            show::status(e.status).to_owned(),
+            stage,
+            show::time(Some(e.entered_occurred)),
+            show::flags(&e),
+        ]);
+    }
+    if !say.json() {
+        if table.is_empty() {
+            say.talk("no executions");
+        } else {
+            say.data(table);
+        }
+    }
+    if more {
+        say.talk(format_args!(
+            "the first {shown}; there are more, see --limit"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn status_of(status: StatusArg) -> v1::Status {
+    match status {
+        StatusArg::Active => v1::Status::Active,
+        StatusArg::Held => v1::Status::Held,
+        StatusArg::Completed => v1::Status::Completed,
+        StatusArg::Exited => v1::Status::Exited,
+        StatusArg::Expired => v1::Status::Expired,
+        StatusArg::Stopped => v1::Status::Stopped,
+    }
+}
+
+async fn watch(client: &crate::Client, args: WatchArgs, say: &mut Say) -> Result<Exit, Trouble> {
+    let journey = args.journey.unwrap_or_default();
+    let id = args.id.unwrap_or_default();
+    let seen = client
+        .watch(&journey, &id, args.customer.as_ref())
+        .await
+        .map_err(Trouble::reading)?;
+    let mut seen = std::pin::pin!(seen);
+    while let Some(what) = seen.next().await {
+        match what.map_err(Trouble::reading)? {
+            Watched::Started(_) => say.talk("watching; Ctrl-C ends it"),
+            Watched::Missed(count) => say.talk(format_args!(
+                "{count} entries were missed: too slow to take them"
+            )),
+            Watched::Entry(entry) => entry_out(&entry, say),
+        }
+    }
+    Err(Trouble::new(
+        Exit::Unreachable,
+        "the server ended the watch; begin it again",
+    ))
+}
+
+fn entry_out(entry: &v1::TimelineEntry, say: &mut Say) {
+    if say.json() {
+        say.line(&json::timeline_entry(entry));
+    } else {
+        say.data(entry_text(entry));
+    }
+}
+
+/// One decision: a line for its cause, then one for each event.
+fn entry_text(entry: &v1::TimelineEntry) -> String {
+    let mut text = format!(
+        "{}  {}",
+        show::time(Some(entry.occurred)),
+        show::cause(entry.cause.as_ref())
+    );
+    if entry.at.abs_diff(entry.occurred) >= 1_000 {
+        text.push_str(&format!("  (decided {})", show::time(Some(entry.at))));
+    }
+    for part in &entry.parts {
+        if entry.parts.len() > 1 {
+            text.push_str(&format!("\n    {} {}", part.journey, part.execution));
+        }
+        if part.events.is_empty() {
+            text.push_str(&format!("\n    {}", show::fate(part.fate.clone())));
+        }
+        for event in &part.events {
+            text.push_str(&format!(
+                "\n    {:>4}  {}",
+                event.number,
+                show::event(event)
+            ));
+        }
+    }
+    text
+}
+
+fn one(e: &v1::Execution) -> String {
+    let mut lines = vec![
+        format!("execution  {}", e.id),
+        format!(
+            "journey    {} version {}, run {}",
+            e.journey, e.version, e.run
+        ),
+        format!("customer   {}", show::identifier(e.customer.as_ref())),
+    ];
+    if let Some(instance) = &e.instance {
+        lines.push(format!("instance   {instance}"));
+    }
+    let outcome = e
+        .outcome
+        .as_ref()
+        .map(|o| format!(" as {o}"))
+        .unwrap_or_default();
+    lines.push(
+        format!(
+            "status     {}{outcome} {}",
+            show::status(e.status),
+            show::flags(e)
+        )
+        .trim_end()
+        .to_owned(),
+    );
+    lines.push(format!(
+        "stage      {} since {} (visit {})",
+        e.stage,
+        show::time(Some(e.entered_occurred)),
+        e.visit
+    ));
+    lines.push(format!(
+        "started    {}",
+        show::time(Some(e.started_occurred))
+    ));
+    if e.ended_at.is_some() {
+        lines.push(format!("ended      {}", show::time(e.ended_at)));
+    }
+    if let Some(goal) = e.goal_at {
+        lines.push(format!("goal       {}", show::time(Some(goal))));
+    }
+    if let Some(hold) = &e.hold {
+        lines.push(
+            format!("held by    {} {}", hold.actor, hold.reason)
+                .trim_end()
+                .to_owned(),
+        );
+        lines.push(format!("waiting    {} signals", e.waiting));
+    }
+    if let Some(incident) = &e.incident {
+        lines.push(format!(
+            "incident   {}: {}",
+            incident.place, incident.message
+        ));
+    }
+    for (name, fact) in &e.facts {
+        lines.push(format!(
+            "fact       {name} = {}",
+            show::value(fact.value.as_ref())
+        ));
+    }
+    for (name, value) in &e.variables {
+        lines.push(format!("variable   {name} = {}", show::value(Some(value))));
+    }
+    for (name, value) in &e.kept {
+        lines.push(format!("kept       {name} = {}", show::value(Some(value))));
+    }
+    for timer in &e.timers {
+        lines.push(format!(
+            "timer      {} {}",
+            show::time(Some(timer.due)),
+            timer.place
+        ));
+    }
+    for owed in &e.owed {
+        let (kind, to) = owed
+            .action
+            .as_ref()
+            .map_or(("", ""), |a| (a.kind.as_str(), a.to.as_str()));
+        let next = owed
+            .next
+            .map(|n| format!(", next {}", show::time(Some(n))))
+            .unwrap_or_default();
+        lines.push(format!(
+            "owed       action {} {kind} {to}, {} attempts{next}",
+            owed.number, owed.attempts
+        ));
+    }
+    lines.push(format!("events     {}", show::count(e.events)));
+    lines.join("\n")
+}
+
+fn why_text(why: &v1::WhyResponse) -> String {
+    let mut lines = vec![why.summary.clone()];
+    for (title, ways) in [
+        ("ways out", &why.ways),
+        ("exits", &why.exits),
+        ("deadlines", &why.deadlines),
+    ] {
+        if ways.is_empty() {
+            continue;
+        }
+        lines.push(String::new());
+        lines.push(format!("{title}:"));
+        for way in ways {
+            lines.push(format!("  {}  {}", way.to, way.text).trim_end().to_owned());
+            if !way.waits_for.is_empty()
+                && !way.waits_for.iter().all(|t| way.text.contains(t.as_str()))
+            {
+                lines.push(format!("      waits for {}", way.waits_for.join(" or ")));
+            }
+            if let Some(opens) = way.opens_at {
+                lines.push(format!("      opens at {}", show::time(Some(opens))));
+            }
+            for condition in &way.conditions {
+                let state = match json::condition_state(condition.state) {
+                    "holds" => "holds".to_owned(),
+                    "does_not_hold" => "does not hold".to_owned(),
+                    "unknown" => format!("unknown: {} never arrived", condition.missing.join(", ")),
+                    "error" => format!("error: {}", condition.error),
+                    "per_signal" => "is tested with each signal".to_owned(),
+                    other => other.to_owned(),
+                };
+                lines.push(format!("      {}: {state}", condition.source));
+            }
+        }
+    }
+    lines.join("\n")
+}

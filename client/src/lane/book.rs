@@ -1,0 +1,407 @@
+//! The book of a lane: which signals wait, which are under way, and whose turn it is. Pure bookkeeping: knows no network
+//! and no clock; the time is handed in.
+//!
+//! Of one customer at most one signal is under way; the next goes only when the earlier is answered. That is what keeps
+//! their order when one of them is refused for overload, or sent again after a broken connection.
+
+use crate::error::{Code, Error};
+use crate::receipt::{Outcome, Receipt};
+use sojourn_proto::v1;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Signals under way at once.
+pub(crate) const WINDOW: usize = 1_024;
+/// Bytes of signals under way at once; one signal may always go, however large.
+pub(crate) const WINDOW_BYTES: usize = 4 << 20;
+/// Signals taken from callers and not yet answered; beyond it callers wait.
+pub(crate) const QUEUE: usize = 16_384;
+/// Bytes of them.
+pub(crate) const QUEUE_BYTES: usize = 64 << 20;
+/// How long a signal whose caller was told "unknown" is asked after.
+pub(crate) const GHOST: Duration = Duration::from_secs(60);
+/// The first pause before a signal is sent again; it doubles up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What a caller gets.
+pub(crate) type Answer = Result<Outcome, Error>;
+
+/// A signal as a caller hands it in.
+pub(crate) struct Submit {
+    pub workspace: Arc<str>,
+    pub signal: v1::Signal,
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Answer>,
+}
+
+struct Entry {
+    workspace: Arc<str>,
+    signal: v1::Signal,
+    bytes: usize,
+    customer: u64,
+    deadline: Instant,
+    /// `None`: the caller was answered "unknown" and the signal is still asked after.
+    reply: Option<oneshot::Sender<Answer>>,
+    state: State,
+    attempts: u32,
+    /// A server may have taken it, though none has said so.
+    maybe: bool,
+    last: Option<Error>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Behind an earlier signal of the same customer.
+    Queued,
+    /// In `ready`.
+    Ready,
+    /// Given to the connection.
+    Sent,
+    /// In `delayed`, until its pause is over.
+    Pausing,
+}
+
+/// All signals that have no final answer yet.
+#[derive(Default)]
+pub(crate) struct Book {
+    entries: HashMap<u64, Entry>,
+    customers: HashMap<u64, VecDeque<u64>>,
+    ready: VecDeque<u64>,
+    delayed: BinaryHeap<Reverse<(Instant, u64)>>,
+    deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
+    next_number: u64,
+    sent: usize,
+    sent_bytes: usize,
+    held_bytes: usize,
+    waiting_callers: usize,
+    /// Why there is no connection, while there is none.
+    pub trouble: Option<Error>,
+}
+
+impl Book {
+    /// How many more signals may be taken from callers.
+    pub fn room(&self) -> usize {
+        if self.held_bytes >= QUEUE_BYTES {
+            0
+        } else {
+            QUEUE.saturating_sub(self.entries.len())
+        }
+    }
+
+    /// Whether no caller waits for an answer.
+    pub fn is_idle(&self) -> bool {
+        self.waiting_callers == 0
+    }
+
+    /// Whether a connection is needed: something waits to be sent.
+    pub fn wants_connection(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes a signal in.
+    pub fn add(&mut self, submit: Submit) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let customer = customer_hash(&submit.workspace, &submit.signal);
+        let bytes = prost::Message::encoded_len(&submit.signal);
+        let queue = self.customers.entry(customer).or_default();
+        queue.push_back(number);
+        let state = if queue.len() == 1 {
+            State::Ready
+        } else {
+            State::Queued
+        };
+        if state == State::Ready {
+            self.ready.push_back(number);
+        }
+        self.deadlines.push(Reverse((submit.deadline, number)));
+        self.held_bytes += bytes;
+        self.waiting_callers += 1;
+        self.entries.insert(
+            number,
+            Entry {
+                workspace: submit.workspace,
+                signal: submit.signal,
+                bytes,
+                customer,
+                deadline: submit.deadline,
+                reply: Some(submit.reply),
+                state,
+                attempts: 0,
+                maybe: false,
+                last: None,
+            },
+        );
+    }
+
+    /// The next signal to send, if one waits and the window has room.
+    pub fn next(&mut self) -> Option<v1::StreamRequest> {
+        loop {
+            let number = *self.ready.front()?;
+            let Some(entry) = self.entries.get_mut(&number) else {
+                self.ready.pop_front();
+                continue;
+            };
+            if entry.state != State::Ready {
+                self.ready.pop_front();
+                continue;
+            }
+            if !entry.maybe && entry.reply.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                // nobody waits for it any more and no server has seen it: it never happened
+                self.ready.pop_front();
+                self.remove(number);
+                continue;
+            }
+            if self.sent >= WINDOW
+                || (self.sent > 0 && self.sent_bytes + entry.bytes > WINDOW_BYTES)
+            {
+                return None;
+            }
+            self.ready.pop_front();
+            entry.state = State::Sent;
+            self.sent += 1;
+            self.sent_bytes += entry.bytes;
+            return Some(v1::StreamRequest {
+                number,
+                workspace: entry.workspace.to_string(),
+                signal: Some(entry.signal.clone()),
+            });
+        }
+    }
+
+    /// A server answered signal `number`.
+    pub fn answer(&mut self, number: u64, result: Option<v1::item_result::Result>, now: Instant) {
+        // An answer to what is not under way: a late one of a signal that was given up.
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        if entry.state != State::Sent {
+            return;
+        }
+        self.sent -= 1;
+        self.sent_bytes -= entry.bytes;
+        let error = match result {
+            Some(v1::item_result::Result::Receipt(receipt)) => {
+                self.finish(number, Ok(Outcome::Done(Receipt::of_wire(receipt))));
+                return;
+            }
+            Some(v1::item_result::Result::Error(item)) => Error::of_item(&item),
+            None => Error::new(
+                Code::Internal,
+                "the server sent an answer without a result; is it newer than this client?",
+            )
+            .unknown(),
+        };
+        entry.maybe |= error.is_unknown();
+        if error.is_retryable() {
+            let pause = pause(entry.attempts, error.retry_after());
+            entry.attempts += 1;
+            entry.state = State::Pausing;
+            entry.last = Some(error);
+            self.delayed.push(Reverse((now + pause, number)));
+        } else if entry.maybe {
+            // an earlier attempt may have been taken, whatever this one met
+            self.finish(number, Ok(Outcome::Unknown(error.unknown())));
+        } else {
+            self.finish(number, Ok(Outcome::Refused(error)));
+        }
+    }
+
+    /// The connection broke: what was under way may or may not have been taken, and is sent again, in the old order.
+    pub fn broke(&mut self) {
+        let mut again: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.state == State::Sent)
+            .map(|(n, _)| *n)
+            .collect();
+        again.sort_unstable();
+        for number in again.iter().rev() {
+            if let Some(entry) = self.entries.get_mut(number) {
+                entry.state = State::Ready;
+                entry.maybe = true;
+            }
+            self.ready.push_front(*number);
+        }
+        self.sent = 0;
+        self.sent_bytes = 0;
+    }
+
+    /// No connection, and none will come: everything is answered with this error.
+    pub fn give_up(&mut self, error: &Error) {
+        let mut numbers: Vec<u64> = self.entries.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let maybe = self
+                .entries
+                .get(&number)
+                .is_some_and(|e| e.maybe || e.state == State::Sent);
+            let answer = if maybe {
+                Ok(Outcome::Unknown(error.clone().unknown()))
+            } else {
+                Err(error.clone())
+            };
+            self.remove_and_answer(number, answer);
+        }
+    }
+
+    /// What is due now: pauses that are over, deadlines that have passed.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some(Reverse((due, number))) = self.delayed.peek().copied() {
+            let pausing = self
+                .entries
+                .get(&number)
+                .is_some_and(|e| e.state == State::Pausing);
+            if pausing && due > now {
+                break;
+            }
+            self.delayed.pop();
+            if pausing {
+                if let Some(entry) = self.entries.get_mut(&number) {
+                    entry.state = State::Ready;
+                }
+                self.ready.push_back(number);
+            }
+        }
+        while let Some(Reverse((due, number))) = self.deadlines.peek().copied() {
+            let live = self.entries.get(&number).is_some_and(|e| e.deadline == due);
+            if live && due > now {
+                break;
+            }
+            self.deadlines.pop();
+            if live {
+                self.expire(number);
+            }
+        }
+    }
+
+    /// When [`Book::tick`] has something to do next.
+    pub fn wake(&self) -> Option<Instant> {
+        let first =
+            |heap: &BinaryHeap<Reverse<(Instant, u64)>>| heap.peek().map(|Reverse((due, _))| *due);
+        match (first(&self.delayed), first(&self.deadlines)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The deadline of a signal has passed.
+    fn expire(&mut self, number: u64) {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        let sent = entry.state == State::Sent;
+        if entry.reply.is_none() || !(entry.maybe || sent) {
+            // a ghost whose time is over, or a signal that no server has seen: known not to have happened
+            if sent {
+                self.sent -= 1;
+                self.sent_bytes -= entry.bytes;
+            }
+            let error = self.not_sent(number);
+            self.finish(number, Err(error));
+            return;
+        }
+        let error = entry
+            .last
+            .take()
+            .or_else(|| self.trouble.clone())
+            .map_or_else(
+                || Error::new(Code::Deadline, "no answer came in time"),
+                |last| {
+                    Error::new(
+                        Code::Deadline,
+                        format!("no answer came in time; last: {last}"),
+                    )
+                },
+            );
+        entry.maybe = true;
+        entry.deadline += GHOST;
+        self.deadlines.push(Reverse((entry.deadline, number)));
+        if let Some(reply) = entry.reply.take() {
+            self.waiting_callers -= 1;
+            // a caller that has gone needs no answer
+            let _ = reply.send(Ok(Outcome::Unknown(error.unknown())));
+        }
+    }
+
+    /// Why a signal that no server has taken was given up.
+    fn not_sent(&self, number: u64) -> Error {
+        let entry = self.entries.get(&number);
+        if let Some(last) = entry.and_then(|e| e.last.clone()) {
+            return last;
+        }
+        if let Some(trouble) = &self.trouble {
+            return trouble.clone();
+        }
+        let behind = entry.is_some_and(|e| e.state == State::Queued);
+        let why = if behind {
+            "it was not sent in time: an earlier signal of the same customer has no answer yet"
+        } else {
+            "it was not sent in time: too many signals are under way; send fewer at once or allow a longer deadline"
+        };
+        Error::new(Code::Overloaded, why)
+    }
+
+    /// The final answer: the next signal of the customer may go.
+    fn finish(&mut self, number: u64, answer: Answer) {
+        self.remove_and_answer(number, answer);
+    }
+
+    fn remove_and_answer(&mut self, number: u64, answer: Answer) {
+        if let Some(reply) = self.remove(number) {
+            // a caller that has gone needs no answer
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<oneshot::Sender<Answer>> {
+        let entry = self.entries.remove(&number)?;
+        self.held_bytes -= entry.bytes;
+        if entry.reply.is_some() {
+            self.waiting_callers -= 1;
+        }
+        if let Some(queue) = self.customers.get_mut(&entry.customer) {
+            queue.retain(|n| *n != number);
+            match queue.front() {
+                None => {
+                    self.customers.remove(&entry.customer);
+                }
+                Some(next) => {
+                    if let Some(follower) = self.entries.get_mut(next)
+                        && follower.state == State::Queued
+                    {
+                        follower.state = State::Ready;
+                        self.ready.push_back(*next);
+                    }
+                }
+            }
+        }
+        entry.reply
+    }
+}
+
+/// Growing, with jitter, and never shorter than the server asked for.
+pub(crate) fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
+    let full = PAUSE_FIRST
+        .saturating_mul(1 << attempts.min(10))
+        .min(PAUSE_MAX);
+    let jitter = full.mul_f64(rand::random_range(0.5..1.0));
+    asked.unwrap_or_default() + jitter
+}
+
+/// Which customer a signal is of. Two customers with one hash merely wait for each other.
+fn customer_hash(workspace: &str, signal: &v1::Signal) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    workspace.hash(&mut hasher);
+    if let Some(key) = signal.identifiers.first() {
+        key.name.hash(&mut hasher);
+        // the server normalises values; folding here joins all that it may join
+        key.value.trim().to_lowercase().hash(&mut hasher);
+    }
+    hasher.finish()
+}
