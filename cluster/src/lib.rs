@@ -12,13 +12,18 @@ pub mod format;
 mod group;
 mod host;
 pub mod id;
+pub mod layout;
 mod log;
 mod machine;
 mod network;
 mod replica;
+pub mod ring;
 pub mod runtime;
 mod seam;
+pub mod sim;
 mod stats;
+#[cfg(test)]
+mod suite;
 mod types;
 
 pub use checkpoint::sled_store::SetAside;

@@ -33,6 +33,8 @@ struct State {
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The first index that was ever appended: 0 in a group that openraft began, anything in its test suite.
+    start: u64,
     /// The newest entries, without gap, up to `last`.
     recent: VecDeque<Cached>,
     recent_bytes: usize,
@@ -49,7 +51,7 @@ impl State {
     }
 
     fn first(&self) -> u64 {
-        self.purged.map_or(0, |id| id.index + 1)
+        self.purged.map_or(0, |id| id.index + 1).max(self.start)
     }
 
     fn first_recent(&self) -> u64 {
@@ -142,6 +144,7 @@ impl GroupLog {
             committed,
             purged,
             last,
+            start: 0,
             recent: VecDeque::new(),
             recent_bytes: 0,
             end_mark: end.is_some(),
@@ -344,6 +347,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let mut first = None;
             for entry in entries {
                 first.get_or_insert(entry.log_id.index);
+                if state.last.is_none() {
+                    state.start = entry.log_id.index;
+                }
                 let bytes = format::encode_entry(&entry);
                 state.last = Some(entry.log_id);
                 state.recent_bytes += bytes.len();
@@ -452,10 +458,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let inner = &*self.inner;
         {
             let mut state = inner.state.lock();
-            if state.purged >= Some(upto) {
+            if state.purged >= Some(upto) && state.last >= Some(upto) {
                 return Ok(());
             }
-            state.purged = Some(upto);
+            state.purged = state.purged.max(Some(upto));
             while state
                 .recent
                 .front()

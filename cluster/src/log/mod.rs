@@ -93,6 +93,10 @@ pub trait LogStore: Send + Sync + 'static {
     /// Any error means that nobody knows what the disk holds: the caller stops writing for good.
     fn write(&self, ops: &[Op]) -> Result<(), StoreError>;
 
+    /// Said when a write took its time and its callers are about to be told. A simulated disk may lose a write in a
+    /// crash until then; a real one has nothing to do.
+    fn settle(&self) {}
+
     /// The entries `from..to`, at least one of them, at most about `max_bytes`.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! On a thread of its own in earnest, as a task in a simulated world. It knows groups and marks, and does not know Raft,
 //! except that it calls openraft back when entries are durable.
 
-use super::{LogStore, MetaKey, Op};
+use super::{LogStore, MetaKey, Op, StoreError};
 use crate::error::Failure;
 use crate::id::GroupId;
 use crate::seam::Running;
@@ -302,8 +302,10 @@ impl Shared {
                 Err(()) => break,
                 Ok(None) => self.work_task.notified().await,
                 Ok(Some(batch)) => {
+                    let started = tokio::time::Instant::now();
+                    let written = self.put(&batch.ops);
                     tokio::time::sleep(write_takes()).await;
-                    self.write(batch);
+                    self.tell(batch, written, started.elapsed());
                 }
             }
         }
@@ -312,13 +314,27 @@ impl Shared {
 
     fn write(&self, batch: Batch) {
         let started = tokio::time::Instant::now();
-        let written = if batch.ops.is_empty() {
+        let written = self.put(&batch.ops);
+        self.tell(batch, written, started.elapsed());
+    }
+
+    fn put(&self, ops: &[Op]) -> Result<(), StoreError> {
+        if ops.is_empty() {
             Ok(())
         } else {
-            self.store.write(&batch.ops)
+            self.store.write(ops)
+        }
+    }
+
+    fn tell(&self, batch: Batch, written: Result<(), StoreError>, took: std::time::Duration) {
+        self.stats.wrote(&batch.ops, took);
+        let result = match written {
+            Ok(()) => {
+                self.store.settle();
+                Ok(())
+            }
+            Err(e) => Err(self.fail(&e.what)),
         };
-        self.stats.wrote(&batch.ops, started.elapsed());
-        let result = written.map_err(|e| self.fail(&e.what));
         for done in batch.done {
             done.tell(&result);
         }
