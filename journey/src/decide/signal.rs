@@ -55,10 +55,8 @@ impl Deciding<'_> {
         self.changed = false;
         let before = self.events.len();
         self.take_facts(signal);
-        let moved = match self.react(signal) {
-            Ok(moved) => moved,
-            Err(Broken) => false,
-        };
+        // What cannot be computed moves nobody; the incident is recorded.
+        let moved = self.react(signal).unwrap_or_default();
         let did = |what: &What| {
             matches!(
                 what,
