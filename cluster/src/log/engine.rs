@@ -253,7 +253,7 @@ impl<F: FileSystem> EngineLog<F> {
 }
 
 /// raft-engine reports a held lock as any error; asking first makes it a clear answer.
-fn check_lock(dir: &Path) -> Result<(), OpenError> {
+pub(crate) fn check_lock(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join("LOCK");
     let file = File::options()
         .create(true)

@@ -195,12 +195,19 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<(Row, u64, PathBuf)>, OpenError> {
     Ok(found)
 }
 
+/// Whether this is the header of a file as this crate has them written: version 2, not aligned.
+fn is_header(header: &[u8]) -> bool {
+    header
+        .strip_prefix(MAGIC)
+        .is_some_and(|rest| rest[..8] == 2_u64.to_be_bytes() && rest[8..] == [0; 8])
+}
+
 /// Reads one file through.
 pub(crate) fn file(row: Row, number: u64, path: &Path) -> Result<FileScan, OpenError> {
     let data = std::fs::read(path).map_err(|e| OpenError::io("reading the log", path, e))?;
     let mut good = 0;
     let mut last = BTreeMap::new();
-    if data.starts_with(MAGIC) && data.len() >= FILE_HEADER {
+    if data.get(..FILE_HEADER).is_some_and(is_header) {
         good = FILE_HEADER;
         while let Some(found) = record(&data, good, number) {
             good += found.bytes;
@@ -258,6 +265,23 @@ fn rest(data: &[u8], good: usize, number: u64) -> Rest {
 /// [`OpenError::Damaged`] when good records lie behind a broken one; nothing is changed then.
 pub(crate) fn cut_torn_tail(dir: &Path) -> Result<Vec<TornTail>, OpenError> {
     let files = files(dir)?;
+    // raft-engine would leave out everything before a missing file, without a word.
+    for pair in files.windows(2) {
+        if let [(row, number, _), (next_row, next, path)] = pair
+            && row == next_row
+            && number + 1 != *next
+        {
+            return Err(OpenError::Damaged {
+                what: format!("log file {} is missing", number + 1),
+                where_: format!("before {}", path.display()),
+                consequence: "entries in it may be needed, so this node's replicas stay closed"
+                    .to_owned(),
+                todo:
+                    "put the file back, or see with `sojourn repair` what would be lost without it"
+                        .to_owned(),
+            });
+        }
+    }
     let mut torn = Vec::new();
     for row in [Row::Append, Row::Rewrite] {
         let Some((_, number, path)) = files.iter().rev().find(|(r, ..)| *r == row) else {
