@@ -456,55 +456,51 @@ impl<'w> Simulation<'w> {
         Ok(())
     }
 
-    /// Takes decided events in, and whatever they let go on.
+    /// Takes decided events in, settles what is only recorded, and lets go on what waited for a hold to end.
     fn commit(&mut self, key: &Key, events: Vec<Event>) {
-        if events.is_empty() {
-            return;
-        }
-        let mut act = Vec::new();
-        let mut acts = false;
-        for event in &events {
-            self.take(key, event);
-            match &event.what {
-                What::Action(action) => {
-                    self.actions.push(Recorded {
-                        execution: key.clone(),
-                        number: event.number,
-                        at: event.at,
-                        action: action.clone(),
-                    });
-                    if action.awaited.is_none()
-                        && limits::CONNECTED_ACTIONS.contains(&action.kind.as_str())
-                    {
-                        act.push(event.number);
-                    }
-                }
-                What::Resumed { .. } | What::SignalTaken | What::TimerFired { .. } => acts = true,
-                _ => {}
-            }
-        }
-        let at = self.clock.unwrap_or_default();
-        for action in act {
-            let result = AttemptResult::Skipped {
-                reason: "simulated".to_owned(),
-            };
-            let _ = self.input(
-                key,
-                Input::ActionResult {
+        let mut events = events;
+        while !events.is_empty() {
+            let moment = Moment::now(self.clock.unwrap_or_default());
+            for action in self.take_all(key, &events) {
+                let result = AttemptResult::Skipped {
+                    reason: "simulated".to_owned(),
+                };
+                let input = Input::ActionResult {
                     action,
                     attempt: 1,
                     result,
-                },
-                Moment::now(at),
-            );
+                };
+                let settled = self.decide(key, input, moment).unwrap_or_default();
+                self.take_all(key, &settled);
+            }
+            let waits = |e: &Execution| owed(e).contains(&Effect::Release);
+            if !self.execution(key).is_some_and(waits) {
+                break;
+            }
+            events = self.decide(key, Input::Release, moment).unwrap_or_default();
         }
-        if acts
-            && self
-                .execution(key)
-                .is_some_and(|e| owed(e).contains(&Effect::Release))
-        {
-            let _ = self.input(key, Input::Release, Moment::now(at));
+    }
+
+    /// Takes events in; gives the numbers of the actions that nobody waits for.
+    fn take_all(&mut self, key: &Key, events: &[Event]) -> Vec<u64> {
+        let mut unawaited = Vec::new();
+        for event in events {
+            self.take(key, event);
+            if let What::Action(action) = &event.what {
+                self.actions.push(Recorded {
+                    execution: key.clone(),
+                    number: event.number,
+                    at: event.at,
+                    action: action.clone(),
+                });
+                if action.awaited.is_none()
+                    && limits::CONNECTED_ACTIONS.contains(&action.kind.as_str())
+                {
+                    unawaited.push(event.number);
+                }
+            }
         }
+        unawaited
     }
 
     fn take(&mut self, key: &Key, event: &Event) {

@@ -34,11 +34,14 @@ use crate::time::{Span, Time};
 use crate::value::Value;
 use crate::wait;
 use crate::why::{Waiting, why};
-use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+mod form;
+
+use form::{ActionEnd, Expect, Step, Test};
 
 /// Where the clock of a test stands at first, when it does not say.
 pub const DEFAULT_START: &str = "2026-01-05T09:00:00Z";
@@ -92,64 +95,6 @@ impl fmt::Display for Failure {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    tests: Vec<Spanned<Test>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Test {
-    test: String,
-    start: Option<String>,
-    customer: BTreeMap<String, String>,
-    steps: Vec<Spanned<Step>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Step {
-    after: Option<String>,
-    at: Option<String>,
-    signal: Option<String>,
-    id: Option<String>,
-    source: Option<String>,
-    time: Option<String>,
-    data: Option<serde_json::Value>,
-    attributes: Option<serde_json::Value>,
-    customer: Option<BTreeMap<String, String>>,
-    result: Option<ActionEnd>,
-    #[serde(rename = "override")]
-    moves: Option<String>,
-    hold: Option<String>,
-    resume: Option<String>,
-    stop: Option<String>,
-    expect: Option<Expect>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ActionEnd {
-    action: String,
-    is: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expect {
-    receipt: Option<String>,
-    stage: Option<String>,
-    status: Option<String>,
-    outcome: Option<String>,
-    actions: Option<Vec<String>>,
-    waits: Option<Vec<String>>,
-    due: Option<String>,
-    vars: Option<BTreeMap<String, serde_json::Value>>,
-    refused: Option<String>,
-    instance: Option<String>,
-}
-
 /// The most that a test file may weigh.
 pub const TEST_FILE_BYTES: usize = 1024 * 1024;
 
@@ -165,24 +110,12 @@ pub fn run(text: &str, compiled: &Arc<Compiled>) -> Result<TestReport, Problem> 
             format!("{} bytes: expected at most {TEST_FILE_BYTES}", text.len()),
         ));
     }
-    let file: File = serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
-        let place = error.location();
-        let line = place.map_or(1, |l| l.line());
-        let column = place.map_or(1, |l| l.column());
-        // The reader adds a picture of the text; our problem carries the place itself.
-        problem(line, column, error.without_snippet().to_string())
-    })?;
+    let file = form::read(text)?;
     let mut tests = Vec::new();
     for test in &file.tests {
         tests.push(Running::run(test, compiled)?);
     }
     Ok(TestReport { tests })
-}
-
-fn options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_aliases: 0, max_depth: 64, max_documents: 1 },
-    }
 }
 
 fn problem(line: u64, column: u64, message: String) -> Problem {

@@ -32,9 +32,6 @@ impl Deciding<'_> {
         for variable in &compiled.variables {
             self.take_variable(variable, signal);
         }
-        if self.changed {
-            self.rearm(Some(signal));
-        }
     }
 
     /// Sets a fact, and notes whether its value became another.

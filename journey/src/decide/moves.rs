@@ -318,8 +318,8 @@ impl Deciding<'_> {
     }
 
     /// After a change of facts, timers whose time comes from what is known are armed anew, where that time became
-    /// another.
-    pub(super) fn rearm(&mut self, signal: Option<&Signal>) {
+    /// another. Without a signal: what the signal of the visit's begin gave stays as it was.
+    pub(super) fn rearm(&mut self) {
         let compiled = self.compiled;
         if let Some(stage) = self.stage() {
             let visit = self.state.visit.number;
@@ -327,30 +327,22 @@ impl Deciding<'_> {
                 let place = &transition.place;
                 match &transition.trigger {
                     Trigger::At(expression) => {
-                        let due = point(expression.eval(&compiled.base, &self.scope(signal)));
+                        let due = point(expression.eval(&compiled.base, &self.scope(None)));
                         self.rearm_one(visit, TimerKind::Delay, place, &expression.source, due);
                     }
-                    Trigger::After(wait) => {
-                        self.rearm_wait(visit, TimerKind::Delay, place, wait, signal)
-                    }
+                    Trigger::After(wait) => self.rearm_wait(visit, TimerKind::Delay, place, wait),
                     Trigger::Absent {
                         after: None,
                         within,
                         ..
                     } => {
-                        self.rearm_wait(visit, TimerKind::Absent, place, within, signal);
+                        self.rearm_wait(visit, TimerKind::Absent, place, within);
                     }
                     _ => {}
                 }
             }
             if let Some(wait) = stage.stalled_after.as_ref().filter(|_| !self.state.stalled) {
-                self.rearm_wait(
-                    visit,
-                    TimerKind::Stalled,
-                    &stalled_place(&stage.name),
-                    wait,
-                    signal,
-                );
+                self.rearm_wait(visit, TimerKind::Stalled, &stalled_place(&stage.name), wait);
             }
             for deadline in &stage.deadlines {
                 self.rearm_wait(
@@ -358,7 +350,6 @@ impl Deciding<'_> {
                     TimerKind::StageDeadline,
                     &deadline.place,
                     &deadline.after,
-                    signal,
                 );
             }
         }
@@ -368,19 +359,11 @@ impl Deciding<'_> {
                 TimerKind::JourneyDeadline,
                 &deadline.place,
                 &deadline.after,
-                signal,
             );
         }
     }
 
-    fn rearm_wait(
-        &mut self,
-        visit: u32,
-        kind: TimerKind,
-        place: &str,
-        wait: &Wait,
-        signal: Option<&Signal>,
-    ) {
+    fn rearm_wait(&mut self, visit: u32, kind: TimerKind, place: &str, wait: &Wait) {
         // Only a wait on a field can become another.
         if wait.expression().is_none() {
             return;
@@ -390,7 +373,7 @@ impl Deciding<'_> {
         } else {
             self.state.visit.began.at
         };
-        let due = wait.due(from, &self.compiled.base, &self.scope(signal));
+        let due = wait.due(from, &self.compiled.base, &self.scope(None));
         self.rearm_one(visit, kind, place, &wait.source, due);
     }
 

@@ -57,6 +57,9 @@ impl Deciding<'_> {
         self.take_facts(signal);
         // What cannot be computed moves nobody; the incident is recorded.
         let moved = self.react(signal).unwrap_or_default();
+        if self.changed && !self.state.is_ended() {
+            self.rearm();
+        }
         let did = |what: &What| {
             matches!(
                 what,

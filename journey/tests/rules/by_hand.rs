@@ -161,6 +161,11 @@ fn the_queue_of_a_held_execution_has_a_limit() {
         "{answer}"
     );
     assert!(events.starts_with("refused held queue full"), "{events}");
+    let (_, events) = world.step("4m", "resume");
+    assert_eq!(
+        events.matches("take | unmatched a.back").count(),
+        limits::WAITING_SIGNALS
+    );
     // And in bytes.
     let mut world = World::new(&[J]);
     world.step("0s", "a.start");

@@ -3,6 +3,7 @@
 
 mod actions;
 mod by_hand;
+mod catalog;
 mod entry;
 mod helper;
 mod properties;

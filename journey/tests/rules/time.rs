@@ -373,3 +373,55 @@ fn the_goal_is_recorded_once_and_moves_nobody() {
         ],
     );
 }
+
+#[test]
+fn a_time_that_the_first_signal_gives_is_armed_once_and_stays() {
+    check(
+        &stage("    transitions: [{ to: end, at: signal.data.due }, { to: two, at: vars.due }]")
+            .replace(
+                "stages:",
+                "variables: { due: { type: time, from: signal.data.until } }\nstages:",
+            ),
+        &[
+            (
+                "0s",
+                r#"a.start {"due":"2026-01-09T08:00:00Z","until":"2026-01-10T08:00:00Z"}"#,
+                "started one",
+                r#"start one 1 | var due="2026-01-10T08:00:00Z" | arm one/0 4d | arm one/1 5d"#,
+            ),
+            // Another signal's `due` is not that of the visit's begin; a variable is looked at again.
+            (
+                "1d",
+                r#"a.x {"due":"2026-01-20T08:00:00Z","until":"2026-01-08T08:00:00Z"}"#,
+                "recorded",
+                r#"var due="2026-01-08T08:00:00Z" | arm one/1 3d #2"#,
+            ),
+            ("3d", "wait", "", "fire one/1 | one>two 2 (timer one/1)"),
+        ],
+    );
+}
+
+#[test]
+fn a_deadline_may_stand_at_a_field() {
+    let journey = stage(
+        "    deadline: { after: { field: Crm.Deal.Due, offset: -1d }, move: two }\n    transitions: [{ to: end, on: a.up }]",
+    );
+    check(
+        &journey,
+        &[
+            ("0s", "a.start", "started one", "start one 1"),
+            (
+                "1h",
+                r#"Crm.Deal.updated {"Due":"2026-01-09T08:00:00Z"}"#,
+                "recorded",
+                r#"fact Crm.Deal.Due="2026-01-09T08:00:00Z" | arm one/deadline/0 3d"#,
+            ),
+            (
+                "3d",
+                "wait",
+                "",
+                "fire one/deadline/0 | overdue one/deadline/0 | one>two 2 (deadline one/deadline/0)",
+            ),
+        ],
+    );
+}
