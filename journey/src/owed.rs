@@ -8,7 +8,7 @@ use crate::time::Time;
 pub enum Effect<'a> {
     /// A timer to fire when it is due.
     Timer(&'a Timer),
-    /// An action to do. Within one list the next waits for the one before.
+    /// An action to do; [`ready`] says which may be done now.
     Action(&'a Owed),
     /// Something waited for a hold that has ended: give [`crate::decide::Input::Release`], until this is no longer owed.
     /// While the journey itself is held, not yet.
@@ -35,4 +35,16 @@ pub fn next_due(state: &Execution) -> Option<Time> {
         .filter(|t| !t.waits)
         .map(|t| t.due)
         .min()
+}
+
+/// The actions that may be done now: within one list (the same place but for its last part) the next waits until the one
+/// before is settled; different lists do not wait for each other.
+pub fn ready(state: &Execution) -> impl Iterator<Item = &Owed> {
+    let list = |owed: &Owed| owed.action.place.rfind('/').unwrap_or(0);
+    state.owed.iter().enumerate().filter_map(move |(n, owed)| {
+        let mine = &owed.action.place[..list(owed)];
+        let before = &state.owed[..n];
+        let free = before.iter().all(|b| b.action.place[..list(b)] != *mine);
+        free.then_some(owed)
+    })
 }

@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 mod form;
 
-use form::{ActionEnd, Expect, Step, Test};
+use form::{ActionEnd, Step, Test};
 
 /// Where the clock of a test stands at first, when it does not say.
 pub const DEFAULT_START: &str = "2026-01-05T09:00:00Z";

@@ -271,3 +271,41 @@ stages:
         "{events}"
     );
 }
+
+#[test]
+fn within_one_list_the_next_waits_for_the_one_before() {
+    let journey = r#"
+journey: j
+entry: [{ on: a.start }]
+stages:
+  - stage: one
+    enter:
+      - webhook: { to: hook, await: first }
+      - webhook: { to: hook, await: second }
+    leave: [{ webhook: { to: hook, await: bye } }]
+    transitions: [{ to: end, on: a.up }]
+  - stage: end
+    end: done
+"#;
+    let mut world = World::new(&[journey]);
+    let ready = |world: &World| -> Vec<String> {
+        let owed = sojourn_journey::owed::ready(world.execution());
+        owed.map(|o| o.action.place.clone()).collect()
+    };
+    world.step("0s", "a.start");
+    assert_eq!(ready(&world), ["stage/one/enter/0"]);
+    world.step("1m", "retry first");
+    assert_eq!(
+        ready(&world),
+        ["stage/one/enter/0"],
+        "it is still owed, for later"
+    );
+    world.step("2m", "a.up");
+    assert_eq!(ready(&world), ["stage/one/enter/0", "stage/one/leave/0"]);
+    world.step("3m", "failed first");
+    assert_eq!(
+        ready(&world),
+        ["stage/one/enter/1", "stage/one/leave/0"],
+        "a failure does not stop the list"
+    );
+}

@@ -78,3 +78,27 @@ fn silence_in_the_example_is_an_absence_then_a_delay() {
         ],
     );
 }
+
+#[test]
+fn the_test_files_of_the_examples_pass() {
+    let examples = [
+        (
+            include_str!("../../../examples/colour/journey.yaml"),
+            include_str!("../../../examples/colour/colour.test.yaml"),
+        ),
+        (
+            include_str!("../../../examples/loan/journey.yaml"),
+            include_str!("../../../examples/loan/loan.test.yaml"),
+        ),
+    ];
+    for (journey, tests) in examples {
+        let report = sojourn_journey::testfile::run(tests, &crate::helper::compile(journey));
+        let report = report.unwrap_or_else(|problem| panic!("no test file: {problem}"));
+        let failures: Vec<String> = report
+            .tests
+            .iter()
+            .flat_map(|t| t.failures.iter().map(|f| format!("{}: {f}", t.name)))
+            .collect();
+        assert!(report.passed(), "{failures:#?}");
+    }
+}
