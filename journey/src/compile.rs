@@ -80,7 +80,9 @@ impl Journey {
                 path: String::new(),
                 line: 1,
                 column: 1,
-                message: "the journey could not be compiled: the compiler failed on it; please report it".to_owned(),
+                message:
+                    "the journey could not be compiled: the compiler failed on it; please report it"
+                        .to_owned(),
                 help: None,
                 severity: Severity::Error,
             }])
@@ -93,7 +95,11 @@ fn compile(text: &str, known: &Known) -> Result<Checked, Vec<Problem>> {
     let node = match document::read(text) {
         Ok(node) => node,
         Err(unreadable) => {
-            let place = Place { line: unreadable.line, column: unreadable.column, ..Place::default() };
+            let place = Place {
+                line: unreadable.line,
+                column: unreadable.column,
+                ..Place::default()
+            };
             problems.error(&place, unreadable.message);
             return Err(problems.finish());
         }
@@ -108,7 +114,10 @@ fn compile(text: &str, known: &Known) -> Result<Checked, Vec<Problem>> {
         lint::lint(&definition, compiled, &mut problems);
     }
     match compiled {
-        Some(compiled) if !problems.has_errors() => Ok(Checked { compiled, warnings: problems.finish() }),
+        Some(compiled) if !problems.has_errors() => Ok(Checked {
+            compiled,
+            warnings: problems.finish(),
+        }),
         _ => Err(problems.finish()),
     }
 }
@@ -123,32 +132,63 @@ pub(crate) struct Builder<'k> {
 }
 
 impl<'k> Builder<'k> {
-    fn new(definition: &definition::Journey, known: &'k Known, mut problems: Problems) -> Builder<'k> {
+    fn new(
+        definition: &definition::Journey,
+        known: &'k Known,
+        mut problems: Problems,
+    ) -> Builder<'k> {
         let mut by_name = BTreeMap::new();
         for (i, stage) in definition.stages.iter().enumerate() {
             if let Some(first) = by_name.insert(stage.stage.text.clone(), i) {
                 by_name.insert(stage.stage.text.clone(), first);
-                problems.error(&stage.stage.place, format!("the stage `{}` stands here a second time", stage.stage.text));
+                problems.error(
+                    &stage.stage.place,
+                    format!("the stage `{}` stands here a second time", stage.stage.text),
+                );
             }
         }
-        Builder { problems, known, by_name, texts: Texts::default(), listens: BTreeSet::new() }
+        Builder {
+            problems,
+            known,
+            by_name,
+            texts: Texts::default(),
+            listens: BTreeSet::new(),
+        }
     }
 
     fn build(&mut self, definition: &definition::Journey) -> Option<Compiled> {
         if definition.stages.is_empty() {
-            self.problems.error(&definition.place, "a journey needs at least one stage");
+            self.problems
+                .error(&definition.place, "a journey needs at least one stage");
         }
-        self.at_most(definition.stages.len(), MAX_STAGES, "stages", &definition.place);
+        self.at_most(
+            definition.stages.len(),
+            MAX_STAGES,
+            "stages",
+            &definition.place,
+        );
         let entry = self.entry(definition);
         let exit = self.exit(definition);
         let goal = self.goal(definition);
         let deadlines = self.deadlines("", definition.deadline.as_ref());
         let identify_by = self.identify_by(definition);
-        let instance_key = definition.instance_key.as_ref().map(|key| self.expression(key));
+        let instance_key = definition
+            .instance_key
+            .as_ref()
+            .map(|key| self.expression(key));
         let reentry = self.reentry(definition.reentry.as_ref());
         let variables = self.variables(definition);
-        let stages: Vec<_> = definition.stages.iter().map(|stage| self.stage(stage)).collect();
-        self.at_most(self.texts.facts.len(), MAX_FACTS, "facts mentioned", &definition.place);
+        let stages: Vec<_> = definition
+            .stages
+            .iter()
+            .map(|stage| self.stage(stage))
+            .collect();
+        self.at_most(
+            self.texts.facts.len(),
+            MAX_FACTS,
+            "facts mentioned",
+            &definition.place,
+        );
         let text = |prose: &Option<definition::Prose>| prose.as_ref().map(|p| p.text.clone());
         Some(Compiled {
             name: definition.journey.text.clone(),
@@ -168,14 +208,19 @@ impl<'k> Builder<'k> {
             reentry: reentry?,
             variables: variables?,
             listens: std::mem::take(&mut self.listens),
-            facts: Facts { paths: std::mem::take(&mut self.texts.facts) },
+            facts: Facts {
+                paths: std::mem::take(&mut self.texts.facts),
+            },
             base: Base::default(),
         })
     }
 
     fn at_most(&mut self, found: usize, most: usize, what: &str, place: &Place) {
         if found > most {
-            self.problems.error(place, format!("{found} {what}; at most {most} are possible"));
+            self.problems.error(
+                place,
+                format!("{found} {what}; at most {most} are possible"),
+            );
         }
     }
 
@@ -199,7 +244,8 @@ impl<'k> Builder<'k> {
     fn kinds(&mut self, kinds: &[definition::SignalType]) -> Vec<String> {
         for kind in kinds {
             let first = kind.text.split('.').next().unwrap_or_default();
-            if crate::limits::RESERVED_APPLICATIONS.contains(&first) && kind.text != "action.failed" {
+            if crate::limits::RESERVED_APPLICATIONS.contains(&first) && kind.text != "action.failed"
+            {
                 self.problems.error(
                     &kind.place,
                     format!("`{}` cannot be a signal type: `{first}` stands for something else in expressions", kind.text),
@@ -222,7 +268,10 @@ fn listed<T>(list: Option<&Vec<T>>) -> &[T] {
 pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
     const STACK: usize = 64 * 1024 * 1024;
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("compile".to_owned()).stack_size(STACK).spawn_scoped(scope, work);
+        let thread = std::thread::Builder::new()
+            .name("compile".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, work);
         thread.ok()?.join().ok()
     })
 }

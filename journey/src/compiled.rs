@@ -42,7 +42,7 @@ pub struct Compiled {
     pub listens: BTreeSet<String>,
     /// The paths of facts that any expression mentions.
     pub facts: Facts,
-    /// The context that every evaluation starts from; building it is costly, so it is built once.
+    /// What bounds every evaluation.
     pub base: crate::expr::Base,
 }
 
@@ -53,6 +53,8 @@ pub struct Stage {
     pub name: String,
     /// Its title, or its name.
     pub title: String,
+    /// What it is for.
+    pub description: String,
     /// The outcome, when it is an end.
     pub end: Option<String>,
     /// Actions on entering.
@@ -287,7 +289,9 @@ impl FromStr for FactPath {
 
     /// Reads what [`FactPath`] writes.
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| format!("`{text}` is no path of a fact: {why}; expected `Application.Object.field`");
+        let refuse = |why: &str| {
+            format!("`{text}` is no path of a fact: {why}; expected `Application.Object.field`")
+        };
         let mut segments = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -296,7 +300,10 @@ impl FromStr for FactPath {
                 let Some(Ok(segment)) = read.next() else {
                     return Err(refuse("after `[` a text in double quotes must follow"));
                 };
-                let Some(after) = quoted.get(read.byte_offset()..).and_then(|r| r.strip_prefix(']')) else {
+                let Some(after) = quoted
+                    .get(read.byte_offset()..)
+                    .and_then(|r| r.strip_prefix(']'))
+                else {
                     return Err(refuse("a `]` is missing"));
                 };
                 segments.push(segment);
@@ -328,7 +335,9 @@ impl FromStr for FactPath {
 fn is_plain(segment: &str) -> bool {
     !segment.is_empty()
         && !segment.starts_with(|c: char| c.is_ascii_digit())
-        && segment.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && segment
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// The segment as a JSON text, which is also a CEL text.

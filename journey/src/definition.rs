@@ -6,7 +6,10 @@ mod read;
 mod scalar;
 
 pub(crate) use read::{Place, Problems, Read};
-pub(crate) use scalar::{Action, Condition, Count, EndpointBody, SignalType, Pairs, Prose, Several, Slug, Span, is_kind, is_slug};
+pub(crate) use scalar::{
+    Action, Condition, Count, EndpointBody, Pairs, Prose, Several, SignalType, Slug, Span, is_kind,
+    is_slug,
+};
 
 use schemars::JsonSchema;
 

@@ -14,7 +14,7 @@ pub const MAX_BYTES: usize = 1024 * 1024;
 /// How deep it may nest.
 pub const MAX_DEPTH: usize = 64;
 /// The most values and keys that it may have.
-pub const MAX_VALUES: usize = 200_000;
+pub const MAX_VALUES: usize = 100_000;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
@@ -98,10 +98,14 @@ pub fn read(text: &str) -> Result<Node, Unreadable> {
         return Err(Unreadable {
             line: 1,
             column: 1,
-            message: format!("the text has {} bytes; a journey may have {MAX_BYTES}", text.len()),
+            message: format!(
+                "the text has {} bytes; a journey may have {MAX_BYTES}",
+                text.len()
+            ),
         });
     }
-    let tree: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options()).map_err(|e| unreadable(&e))?;
+    let tree: Spanned<Raw> =
+        serde_saphyr::from_str_with_options(text, options()).map_err(|e| unreadable(&e))?;
     Ok(located(tree, text))
 }
 
@@ -131,18 +135,23 @@ fn options() -> serde_saphyr::Options {
 
 fn unreadable(error: &serde_saphyr::Error) -> Unreadable {
     use serde_saphyr::budget::BudgetBreach;
-    const ALIASES: &str = "anchors (`&name`) and aliases (`*name`) are not used in journeys; write the value out";
+    const ALIASES: &str =
+        "anchors (`&name`) and aliases (`*name`) are not used in journeys; write the value out";
     let message = match error.without_snippet() {
         serde_saphyr::Error::Budget { breach, .. } => match breach {
             BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. } => ALIASES.to_owned(),
             BudgetBreach::Depth { .. } => format!("the text nests deeper than {MAX_DEPTH} levels"),
-            BudgetBreach::Documents { .. } => "the text has several documents; a journey is one".to_owned(),
+            BudgetBreach::Documents { .. } => {
+                "the text has several documents; a journey is one".to_owned()
+            }
             BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => {
                 format!("the text has more than {MAX_VALUES} values")
             }
             _ => "the text is larger than a journey may be".to_owned(),
         },
-        serde_saphyr::Error::MultipleDocuments { .. } => "the text has several documents; a journey is one".to_owned(),
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            "the text has several documents; a journey is one".to_owned()
+        }
         serde_saphyr::Error::Eof { .. } => "the text is empty; a journey is expected".to_owned(),
         other => {
             let text = other.to_string();
@@ -153,17 +162,28 @@ fn unreadable(error: &serde_saphyr::Error) -> Unreadable {
             } else if text.contains("recursion limit") {
                 format!("the text nests deeper than {MAX_DEPTH} levels")
             } else {
-                format!("the text cannot be read as YAML: {}", crate::problem::short(text))
+                format!(
+                    "the text cannot be read as YAML: {}",
+                    crate::problem::short(text)
+                )
             }
         }
     };
     let (line, column) = error.location().map_or((1, 1), |l| place(&l));
-    Unreadable { line, column, message }
+    Unreadable {
+        line,
+        column,
+        message,
+    }
 }
 
 fn place(location: &Location) -> (u32, u32) {
     let bounded = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
-    if *location == Location::UNKNOWN { (1, 1) } else { (bounded(location.line()), bounded(location.column())) }
+    if *location == Location::UNKNOWN {
+        (1, 1)
+    } else {
+        (bounded(location.line()), bounded(location.column()))
+    }
 }
 
 fn located(raw: Spanned<Raw>, text: &str) -> Node {
@@ -171,9 +191,17 @@ fn located(raw: Spanned<Raw>, text: &str) -> Node {
     let span = raw.referenced.span();
     let start = span.byte_offset().and_then(|o| usize::try_from(o).ok());
     let length = span.byte_len().and_then(|l| usize::try_from(l).ok());
-    let slice = start.zip(length).and_then(|(start, length)| text.get(start..start.saturating_add(length)));
+    let slice = start
+        .zip(length)
+        .and_then(|(start, length)| text.get(start..start.saturating_add(length)));
     let word = || slice.map(|s| s.trim_end().to_owned());
-    let mut node = Node { line, column, inner: None, plain: None, kind: Kind::Null };
+    let mut node = Node {
+        line,
+        column,
+        inner: None,
+        plain: None,
+        kind: Kind::Null,
+    };
     node.kind = match raw.value {
         Raw::Null => Kind::Null,
         Raw::Bool(b) => {
@@ -188,12 +216,22 @@ fn located(raw: Spanned<Raw>, text: &str) -> Node {
         Raw::Double(d) => {
             node.plain = word();
             let whole = node.plain.as_deref().is_some_and(|w| {
-                w.trim_start_matches(['-', '+']).chars().all(|c| c.is_ascii_digit())
+                w.trim_start_matches(['-', '+'])
+                    .chars()
+                    .all(|c| c.is_ascii_digit())
             });
-            if whole { Kind::TooLarge } else { Kind::Double(d) }
+            if whole {
+                Kind::TooLarge
+            } else {
+                Kind::Double(d)
+            }
         }
         Raw::Text(value) => {
-            let stands = |skip: usize| start.and_then(|s| text.get(s + skip..)).is_some_and(|t| t.starts_with(&value));
+            let stands = |skip: usize| {
+                start
+                    .and_then(|s| text.get(s + skip..))
+                    .is_some_and(|t| t.starts_with(&value))
+            };
             node.inner = match () {
                 () if stands(0) => Some(column),
                 () if stands(1) => Some(column + 1),
@@ -206,7 +244,14 @@ fn located(raw: Spanned<Raw>, text: &str) -> Node {
             map.into_iter()
                 .map(|(key, value)| {
                     let (line, column) = place(&key.referenced);
-                    (Key { name: key.value, line, column }, located(value, text))
+                    (
+                        Key {
+                            name: key.value,
+                            line,
+                            column,
+                        },
+                        located(value, text),
+                    )
                 })
                 .collect(),
         ),
@@ -274,7 +319,11 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_f64<E: Error>(self, v: f64) -> Result<Raw, E> {
-        if v.is_finite() { Ok(Raw::Double(v)) } else { Err(E::custom("a number must be finite")) }
+        if v.is_finite() {
+            Ok(Raw::Double(v))
+        } else {
+            Err(E::custom("a number must be finite"))
+        }
     }
 
     fn visit_str<E>(self, v: &str) -> Result<Raw, E> {
@@ -316,8 +365,10 @@ mod tests {
             Kind::Text(t) => format!("{t:?}"),
             Kind::List(l) => format!("[{}]", l.iter().map(shown).collect::<Vec<_>>().join(" ")),
             Kind::Map(m) => {
-                let entries: Vec<String> =
-                    m.iter().map(|(k, v)| format!("{}@{}:{} {}", k.name, k.line, k.column, shown(v))).collect();
+                let entries: Vec<String> = m
+                    .iter()
+                    .map(|(k, v)| format!("{}@{}:{} {}", k.name, k.line, k.column, shown(v)))
+                    .collect();
                 format!("{{{}}}", entries.join(" "))
             }
         };
@@ -328,16 +379,29 @@ mod tests {
     fn everything_knows_its_place() {
         let cases = [
             ("a: no", "{a@1:1 \"no\"@1:4}@1:1"),
-            ("a: [1, 2.5, true, ~, 'x']", "{a@1:1 [1@1:5 2.5@1:8 true@1:13 null@1:19 \"x\"@1:22]@1:4}@1:1"),
-            ("é: x\nb:\n  - c: 1", "{é@1:1 \"x\"@1:4 b@2:1 [{c@3:5 1@3:8}@3:5]@3:3}@1:1"),
-            ("{\"a\": {\"b\": \"c\"}}", "{a@1:2 {b@1:8 \"c\"@1:13}@1:7}@1:1"),
+            (
+                "a: [1, 2.5, true, ~, 'x']",
+                "{a@1:1 [1@1:5 2.5@1:8 true@1:13 null@1:19 \"x\"@1:22]@1:4}@1:1",
+            ),
+            (
+                "é: x\nb:\n  - c: 1",
+                "{é@1:1 \"x\"@1:4 b@2:1 [{c@3:5 1@3:8}@3:5]@3:3}@1:1",
+            ),
+            (
+                "{\"a\": {\"b\": \"c\"}}",
+                "{a@1:2 {b@1:8 \"c\"@1:13}@1:7}@1:1",
+            ),
             ("a: 99999999999999999999", "{a@1:1 too large@1:4}@1:1"),
             ("a: 1\na: 2", "{a@1:1 1@1:4 a@2:1 2@2:4}@1:1"),
             ("a: 007", "{a@1:1 \"007\"@1:4}@1:1"),
             ("<<: {a: 1}", "{<<@1:1 {a@1:6 1@1:9}@1:5}@1:1"),
         ];
         for (text, expected) in cases {
-            assert_eq!(read(text).map(|n| shown(&n)).map_err(|e| e.message), Ok(expected.to_owned()), "{text}");
+            assert_eq!(
+                read(text).map(|n| shown(&n)).map_err(|e| e.message),
+                Ok(expected.to_owned()),
+                "{text}"
+            );
         }
     }
 
@@ -361,7 +425,11 @@ mod tests {
         ];
         for (text, expected) in cases {
             let error = read(text).map(|n| shown(&n)).expect_err(expected);
-            assert!(error.message.contains(expected), "{}: {error:?}", crate::problem::short(text));
+            assert!(
+                error.message.contains(expected),
+                "{}: {error:?}",
+                crate::problem::short(text)
+            );
             assert!(error.line >= 1 && error.column >= 1, "{error:?}");
         }
     }

@@ -21,9 +21,10 @@ mod lower;
 mod operators;
 mod split;
 mod tree;
+mod walk;
 
-pub use eval::MAX_LIST;
 pub use lower::{MAX_DEPTH, MAX_NODES};
+pub use walk::MAX_LIST;
 
 /// The most bytes that the text of an expression may have.
 pub const MAX_SOURCE: usize = 4 * 1024;
@@ -115,8 +116,11 @@ impl Expression {
     /// # Errors
     /// When the text is no expression, or beyond one of the limits of this module.
     pub fn parse(source: &str) -> Result<Expression, Refused> {
-        crate::compile::on_large_stack(|| Expression::read(source))
-            .unwrap_or_else(|| Err(refused("could not be read: the parser failed on it; please report it")))
+        crate::compile::on_large_stack(|| Expression::read(source)).unwrap_or_else(|| {
+            Err(refused(
+                "could not be read: the parser failed on it; please report it",
+            ))
+        })
     }
 
     /// As [`Expression::parse`], for a caller that is on a large stack already.
@@ -131,7 +135,13 @@ impl Expression {
         } else {
             Vec::new()
         };
-        Ok(Expression { source: source.to_owned(), node, found, joined, parts })
+        Ok(Expression {
+            source: source.to_owned(),
+            node,
+            found,
+            joined,
+            parts,
+        })
     }
 
     /// The value of the expression.
@@ -139,7 +149,9 @@ impl Expression {
     /// # Errors
     /// [`Miss::Unknown`] names what has never arrived; [`Miss::Error`] says what cannot be computed.
     pub fn eval(&self, base: &Base, scope: &Scope<'_>) -> Result<Value, Miss> {
-        eval::Eval::new(base, scope).eval(&self.node).map(|value| value.into_owned())
+        eval::Eval::new(base, scope)
+            .eval(&self.node)
+            .map(|value| value.into_owned())
     }
 
     /// Whether the condition holds.
@@ -167,7 +179,11 @@ impl Expression {
         }
         let mut operands = Vec::new();
         outermost(&self.node, self.joined, &mut operands);
-        self.parts.iter().zip(operands).map(|(source, node)| part(source, node)).collect()
+        self.parts
+            .iter()
+            .zip(operands)
+            .map(|(source, node)| part(source, node))
+            .collect()
     }
 
     /// Whether one of the [`parts`](Expression::parts) is enough (they stand between `||`); else all must hold.
@@ -188,7 +204,10 @@ impl Expression {
 
     /// Whether it mentions the built-in name.
     pub fn uses(&self, root: &str) -> bool {
-        self.found.builtins.iter().any(|path| path.0.first().is_some_and(|first| first == root))
+        self.found
+            .builtins
+            .iter()
+            .any(|path| path.0.first().is_some_and(|first| first == root))
     }
 
     /// Names that stand alone and are no built-in name: never known, for a fact has at least two segments.
@@ -209,26 +228,39 @@ impl Expression {
 fn outermost<'n>(node: &'n Node, joined: split::Joined, into: &mut Vec<&'n Node>) {
     match (node, joined) {
         (Node::And(operands), split::Joined::All) | (Node::Or(operands), split::Joined::Any) => {
-            operands.iter().for_each(|operand| outermost(operand, joined, into));
+            operands
+                .iter()
+                .for_each(|operand| outermost(operand, joined, into));
         }
         _ => into.push(node),
     }
 }
 
 fn refused(message: impl Into<String>) -> Refused {
-    Refused { message: message.into(), place: None }
+    Refused {
+        message: message.into(),
+        place: None,
+    }
 }
 
 fn lowered(source: &str) -> Result<(Node, lower::Found), Refused> {
     if source.len() > MAX_SOURCE {
-        return Err(refused(format!("has {} bytes; an expression may have {MAX_SOURCE}", source.len())));
+        return Err(refused(format!(
+            "has {} bytes; an expression may have {MAX_SOURCE}",
+            source.len()
+        )));
     }
     if source.trim().is_empty() {
         return Err(refused("is empty; an expression is expected"));
     }
     // no macros: they are lowered by us, so that unknown is treated alike in all of them
-    let parser = cel::Env::default().with_optional_support(false).parser().error_recovery_limit(4);
-    let tree = parser.parse(source).map_err(|errors| parse_error(source, &errors))?;
+    let parser = cel::Env::default()
+        .with_optional_support(false)
+        .parser()
+        .error_recovery_limit(4);
+    let tree = parser
+        .parse(source)
+        .map_err(|errors| parse_error(source, &errors))?;
     let mut lowering = lower::Lowering::new();
     let node = lowering.lower(&tree, 1).map_err(refused)?;
     Ok((node, lowering.found))
@@ -241,22 +273,34 @@ fn parse_error(source: &str, errors: &cel::ParseErrors) -> Refused {
     };
     let message = first.msg.lines().next().unwrap_or_default();
     let message = match message {
-        m if m.contains("Recursion limit") => return refused(format!("nests deeper than {MAX_DEPTH} levels")),
+        m if m.contains("Recursion limit") => {
+            return refused(format!("nests deeper than {MAX_DEPTH} levels"));
+        }
         m if m.starts_with("Syntax error: ") => m.replacen("Syntax error: ", "", 1),
         m => m.to_owned(),
     };
     let message = crate::problem::short(&message);
     let place = (first.pos != (0, 0)).then(|| {
-        let bounded = |n: isize| u32::try_from(n).unwrap_or(1).clamp(1, 1 + source.len() as u32);
-        (bounded(first.pos.0), bounded(first.pos.1 + 1))
+        let bounded = |n: isize| {
+            u32::try_from(n)
+                .unwrap_or(1)
+                .clamp(1, 1 + source.len() as u32)
+        };
+        (bounded(first.pos.0), bounded(first.pos.1))
     });
-    Refused { message: format!("is no expression: {message}"), place }
+    Refused {
+        message: format!("is no expression: {message}"),
+        place,
+    }
 }
 
 fn holds(node: &Node, base: &Base, scope: &Scope<'_>) -> Result<bool, Miss> {
     match eval::Eval::new(base, scope).eval(node)?.as_ref() {
         Value::Bool(held) => Ok(*held),
-        other => Err(Miss::Error(format!("a condition must be true or false, found {}", operators::kind(other)))),
+        other => Err(Miss::Error(format!(
+            "a condition must be true or false, found {}",
+            operators::kind(other)
+        ))),
     }
 }
 

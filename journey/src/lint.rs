@@ -15,7 +15,11 @@ use crate::template::Template;
 /// Notes what looks wrong.
 pub(crate) fn lint(definition: &definition::Journey, compiled: &Compiled, problems: &mut Problems) {
     if compiled.entry.is_empty() {
-        problems.warning(&definition.place, "nothing starts an execution", "add a rule to `entry`");
+        problems.warning(
+            &definition.place,
+            "nothing starts an execution",
+            "add a rule to `entry`",
+        );
     }
     flow::lint(definition, compiled, problems);
     order::lint(definition, compiled, problems);
@@ -24,7 +28,10 @@ pub(crate) fn lint(definition: &definition::Journey, compiled: &Compiled, proble
         if !CONNECTED_ACTIONS.contains(&action.kind.as_str()) {
             problems.warning(
                 &written.place,
-                format!("the action `{}` is recorded and skipped: not connected", action.kind),
+                format!(
+                    "the action `{}` is recorded and skipped: not connected",
+                    action.kind
+                ),
                 format!("done are {}", CONNECTED_ACTIONS.join(" and ")),
             );
         }
@@ -37,11 +44,17 @@ fn actions<'a>(
     compiled: &'a Compiled,
 ) -> impl Iterator<Item = (&'a definition::Action, &'a Action)> {
     let mut all: Vec<(&[definition::Action], &[Action])> = Vec::new();
-    let list = |written: &'a Option<Vec<definition::Action>>| written.as_deref().unwrap_or_default();
+    let list =
+        |written: &'a Option<Vec<definition::Action>>| written.as_deref().unwrap_or_default();
     let deadlines = |written: &'a Option<definition::Several<definition::Deadline>>| {
-        written.as_ref().map_or(&[][..], |several| several.0.as_slice())
+        written
+            .as_ref()
+            .map_or(&[][..], |several| several.0.as_slice())
     };
-    for (written, deadline) in deadlines(&definition.deadline).iter().zip(&compiled.deadlines) {
+    for (written, deadline) in deadlines(&definition.deadline)
+        .iter()
+        .zip(&compiled.deadlines)
+    {
         all.push((list(&written.escalate), &deadline.escalate));
     }
     for (written, stage) in definition.stages.iter().zip(&compiled.stages) {
@@ -50,15 +63,25 @@ fn actions<'a>(
         for (written, deadline) in deadlines(&written.deadline).iter().zip(&stage.deadlines) {
             all.push((list(&written.escalate), &deadline.escalate));
         }
-        let repeats = written.repeat.as_ref().map_or(&[][..], |several| several.0.as_slice());
+        let repeats = written
+            .repeat
+            .as_ref()
+            .map_or(&[][..], |several| several.0.as_slice());
         for (written, repeat) in repeats.iter().zip(&stage.repeats) {
             all.push((&written.actions, &repeat.actions));
         }
-        for (written, way) in written.transitions.as_deref().unwrap_or_default().iter().zip(&stage.transitions) {
+        for (written, way) in written
+            .transitions
+            .as_deref()
+            .unwrap_or_default()
+            .iter()
+            .zip(&stage.transitions)
+        {
             all.push((list(&written.actions), &way.actions));
         }
     }
-    all.into_iter().flat_map(|(written, compiled)| written.iter().zip(compiled))
+    all.into_iter()
+        .flat_map(|(written, compiled)| written.iter().zip(compiled))
 }
 
 /// The texts of an action.

@@ -26,7 +26,10 @@ impl Template {
     /// When an expression does not end, or is none.
     pub fn parse(source: &str) -> Result<Template, Refused> {
         crate::compile::on_large_stack(|| Template::read(source)).unwrap_or_else(|| {
-            Err(Refused { message: "could not be read: the parser failed on it; please report it".to_owned(), place: None })
+            Err(Refused {
+                message: "could not be read: the parser failed on it; please report it".to_owned(),
+                place: None,
+            })
         })
     }
 
@@ -40,19 +43,31 @@ impl Template {
             }
             let inner = &rest[start + 2..];
             let Some(end) = closing(inner) else {
-                return Err(Refused { message: "has `{{` without `}}` after it".to_owned(), place: None });
+                return Err(Refused {
+                    message: "has `{{` without `}}` after it".to_owned(),
+                    place: None,
+                });
             };
             let text = inner[..end].trim();
-            pieces.push(Piece::Value(Expression::read(text).map_err(|refused| Refused {
-                message: format!("`{{{{ {} }}}}` {}", crate::problem::short(text), refused.message),
-                place: None,
+            pieces.push(Piece::Value(Expression::read(text).map_err(|refused| {
+                Refused {
+                    message: format!(
+                        "`{{{{ {} }}}}` {}",
+                        crate::problem::short(text),
+                        refused.message
+                    ),
+                    place: None,
+                }
             })?));
             rest = &inner[end + 2..];
         }
         if !rest.is_empty() {
             pieces.push(Piece::Text(rest.to_owned()));
         }
-        Ok(Template { source: source.to_owned(), pieces })
+        Ok(Template {
+            source: source.to_owned(),
+            pieces,
+        })
     }
 
     /// The text with every expression replaced by its value: texts as they are, times as RFC 3339, lists and maps as
@@ -73,10 +88,16 @@ impl Template {
                 },
             }
             if text.len() > MAX_RENDERED {
-                return Err(Miss::Error(format!("the text has more than {MAX_RENDERED} bytes when it is rendered")));
+                return Err(Miss::Error(format!(
+                    "the text has more than {MAX_RENDERED} bytes when it is rendered"
+                )));
             }
         }
-        if missing.is_empty() { Ok(text) } else { Err(Miss::Unknown(missing)) }
+        if missing.is_empty() {
+            Ok(text)
+        } else {
+            Err(Miss::Unknown(missing))
+        }
     }
 
     /// The expressions in it.

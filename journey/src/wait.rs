@@ -29,11 +29,20 @@ pub(crate) enum Kind {
     /// Seconds to weeks, a day being 24 hours.
     Exact(Span),
     /// Days to years by the calendar of a zone.
-    Calendar { span: jiff::Span, at: Option<civil::Time>, zone: TimeZone },
+    Calendar {
+        span: jiff::Span,
+        at: Option<civil::Time>,
+        zone: TimeZone,
+    },
     /// A fixed point.
     Point(Time),
     /// A time that an expression gives, and an offset.
-    Field { field: Expression, offset: Span, at: Option<civil::Time>, zone: TimeZone },
+    Field {
+        field: Expression,
+        offset: Span,
+        at: Option<civil::Time>,
+        zone: TimeZone,
+    },
     /// Time that passes only while business is open.
     Business { span: Span, open: Open },
 }
@@ -63,7 +72,12 @@ impl Wait {
                 let date = local.date().checked_add(*span).map_err(|_| beyond())?;
                 instant(date.to_datetime(at.unwrap_or(local.time())), zone)
             }
-            Kind::Field { field, offset, at, zone } => {
+            Kind::Field {
+                field,
+                offset,
+                at,
+                zone,
+            } => {
                 let value = field.eval(base, scope)?;
                 let time = point(&value, zone).ok_or_else(|| {
                     Miss::Error(format!(
@@ -119,7 +133,12 @@ pub fn point(value: &Value, zone: &TimeZone) -> Option<Time> {
 /// # Errors
 /// When the text is no such span, or longer than [`LONGEST`].
 pub fn exact(text: &str) -> Result<Span, String> {
-    let refuse = |why: &str| format!("`{}` is no duration: {why}; expected a whole number with s, m, h, d or w, like `90s`, `3d`, `1d12h`", crate::problem::short(text));
+    let refuse = |why: &str| {
+        format!(
+            "`{}` is no duration: {why}; expected a whole number with s, m, h, d or w, like `90s`, `3d`, `1d12h`",
+            crate::problem::short(text)
+        )
+    };
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text),
@@ -127,7 +146,9 @@ pub fn exact(text: &str) -> Result<Span, String> {
     let mut total: i64 = 0;
     let mut last = i64::MAX;
     while !rest.is_empty() || last == i64::MAX {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         if digits == 0 {
             return Err(refuse("a number is missing"));
         }
@@ -163,7 +184,10 @@ pub fn exact(text: &str) -> Result<Span, String> {
 pub fn zone(name: &str) -> Result<TimeZone, String> {
     static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
     ZONES.get(name).map_err(|_| {
-        format!("`{}` is no time zone; expected a name like `Europe/Amsterdam` or `UTC`", crate::problem::short(name))
+        format!(
+            "`{}` is no time zone; expected a name like `Europe/Amsterdam` or `UTC`",
+            crate::problem::short(name)
+        )
     })
 }
 
@@ -183,11 +207,15 @@ pub(crate) fn instant(local: DateTime, zone: &TimeZone) -> Result<Time, Miss> {
         AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local),
         AmbiguousOffset::Fold { before, .. } => before.to_timestamp(local),
         // read with the later offset the skipped time lies before the change: the change itself is the next instant
-        AmbiguousOffset::Gap { after, .. } => after
-            .to_timestamp(local)
-            .map(|before| zone.following(before).next().map_or(before, |change| change.timestamp())),
+        AmbiguousOffset::Gap { after, .. } => after.to_timestamp(local).map(|before| {
+            zone.following(before)
+                .next()
+                .map_or(before, |change| change.timestamp())
+        }),
     };
-    timestamp.map(|t| Time(t.as_microsecond())).map_err(|_| beyond())
+    timestamp
+        .map(|t| Time(t.as_microsecond()))
+        .map_err(|_| beyond())
 }
 
 /// When `span` of open hours has passed since `from`.
@@ -197,7 +225,8 @@ fn business(from: Time, span: Span, open: &Open) -> Result<Time, Miss> {
     // ten years of days: more closed days than that in a row is a calendar that never opens
     for _ in 0..3_660 + left / 3_600_000_000 {
         let weekday = date.weekday().to_monday_zero_offset();
-        let works = usize::try_from(weekday).is_ok_and(|day| open.weekdays[day]) && !open.holidays.contains(&date);
+        let works = usize::try_from(weekday).is_ok_and(|day| open.weekdays[day])
+            && !open.holidays.contains(&date);
         if works {
             let start = instant(date.to_datetime(open.from), &open.zone)?.max(from);
             let end = instant(date.to_datetime(open.to), &open.zone)?;
@@ -221,17 +250,31 @@ mod tests {
 
     fn due(kind: Kind, from: &str) -> String {
         let customer = Customer {
-            key: Identifier { name: "id".to_owned(), value: "1".to_owned() },
+            key: Identifier {
+                name: "id".to_owned(),
+                value: "1".to_owned(),
+            },
             identifiers: vec![],
             attributes: BTreeMap::from([(
                 "birthday".to_owned(),
-                crate::customer::Attribute { value: Value::String("2026-05-01".to_owned()), occurred: Time(0) },
+                crate::customer::Attribute {
+                    value: Value::String("2026-05-01".to_owned()),
+                    occurred: Time(0),
+                },
             )]),
             runs: vec![],
         };
         let from = Time::parse(from).unwrap();
-        let scope = Scope { signal: None, customer: &customer, execution: None, now: from };
-        let wait = Wait { source: String::new(), kind };
+        let scope = Scope {
+            signal: None,
+            customer: &customer,
+            execution: None,
+            now: from,
+        };
+        let wait = Wait {
+            source: String::new(),
+            kind,
+        };
         match wait.due(from, &Base::default(), &scope) {
             Ok(time) => time.to_string(),
             Err(Miss::Unknown(paths)) => format!("unknown {}", paths.join(", ")),
@@ -282,11 +325,35 @@ mod tests {
         };
         // clocks go from 02:00 to 03:00 on 2026-03-29, and back from 03:00 to 02:00 on 2026-10-25
         let cases = [
-            (days(1, None), "2026-03-28T11:00:00Z", "2026-03-29T10:00:00Z"),
-            (days(1, None), "2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z"),
-            (days(1, None), "2026-10-24T00:30:00Z", "2026-10-25T00:30:00Z"),
-            (days(0, Some((9, 0))), "2026-07-01T20:00:00Z", "2026-07-01T07:00:00Z"),
-            (Kind::Calendar { span: jiff::Span::new().months(1), at: None, zone: amsterdam() }, "2026-01-31T11:00:00Z", "2026-02-28T11:00:00Z"),
+            (
+                days(1, None),
+                "2026-03-28T11:00:00Z",
+                "2026-03-29T10:00:00Z",
+            ),
+            (
+                days(1, None),
+                "2026-03-28T01:30:00Z",
+                "2026-03-29T01:00:00Z",
+            ),
+            (
+                days(1, None),
+                "2026-10-24T00:30:00Z",
+                "2026-10-25T00:30:00Z",
+            ),
+            (
+                days(0, Some((9, 0))),
+                "2026-07-01T20:00:00Z",
+                "2026-07-01T07:00:00Z",
+            ),
+            (
+                Kind::Calendar {
+                    span: jiff::Span::new().months(1),
+                    at: None,
+                    zone: amsterdam(),
+                },
+                "2026-01-31T11:00:00Z",
+                "2026-02-28T11:00:00Z",
+            ),
         ];
         for (kind, from, expected) in cases {
             let name = format!("{kind:?} from {from}");
@@ -308,22 +375,65 @@ mod tests {
                 from: civil::time(9, 0, 0, 0),
                 to: civil::time(17, 0, 0, 0),
                 weekdays: [true, true, true, true, true, false, false],
-                holidays: holidays.iter().map(|(y, m, d)| civil::date(*y, *m, *d)).collect(),
+                holidays: holidays
+                    .iter()
+                    .map(|(y, m, d)| civil::date(*y, *m, *d))
+                    .collect(),
                 zone: amsterdam(),
             },
         };
         let cases = [
-            (field("customer.birthday", "-3d", None), "2026-01-01T00:00:00Z", "2026-04-27T22:00:00Z"),
-            (field("customer.birthday", "-3d", Some(9)), "2026-01-01T00:00:00Z", "2026-04-28T07:00:00Z"),
-            (field("customer.wedding", "0s", None), "2026-01-01T00:00:00Z", "unknown customer.wedding"),
-            (field("timestamp(\"2026-06-01T12:00:00+02:00\")", "1h", None), "2026-01-01T00:00:00Z", "2026-06-01T11:00:00Z"),
+            (
+                field("customer.birthday", "-3d", None),
+                "2026-01-01T00:00:00Z",
+                "2026-04-27T22:00:00Z",
+            ),
+            (
+                field("customer.birthday", "-3d", Some(9)),
+                "2026-01-01T00:00:00Z",
+                "2026-04-28T07:00:00Z",
+            ),
+            (
+                field("customer.wedding", "0s", None),
+                "2026-01-01T00:00:00Z",
+                "unknown customer.wedding",
+            ),
+            (
+                field("timestamp(\"2026-06-01T12:00:00+02:00\")", "1h", None),
+                "2026-01-01T00:00:00Z",
+                "2026-06-01T11:00:00Z",
+            ),
             // a Friday at 16:00 local, two hours: Monday at 10:00
-            (hours(2, &[]), "2026-11-20T15:00:00Z", "2026-11-23T09:00:00Z"),
-            (hours(1, &[]), "2026-11-20T15:00:00Z", "2026-11-20T16:00:00Z"),
-            (hours(1, &[]), "2026-11-21T15:00:00Z", "2026-11-23T09:00:00Z"),
-            (hours(1, &[(2026, 11, 23)]), "2026-11-21T15:00:00Z", "2026-11-24T09:00:00Z"),
-            (hours(16, &[]), "2026-11-16T05:00:00Z", "2026-11-17T16:00:00Z"),
-            (Kind::Point(Time(0)), "2026-11-16T05:00:00Z", "1970-01-01T00:00:00Z"),
+            (
+                hours(2, &[]),
+                "2026-11-20T15:00:00Z",
+                "2026-11-23T09:00:00Z",
+            ),
+            (
+                hours(1, &[]),
+                "2026-11-20T15:00:00Z",
+                "2026-11-20T16:00:00Z",
+            ),
+            (
+                hours(1, &[]),
+                "2026-11-21T15:00:00Z",
+                "2026-11-23T09:00:00Z",
+            ),
+            (
+                hours(1, &[(2026, 11, 23)]),
+                "2026-11-21T15:00:00Z",
+                "2026-11-24T09:00:00Z",
+            ),
+            (
+                hours(16, &[]),
+                "2026-11-16T05:00:00Z",
+                "2026-11-17T16:00:00Z",
+            ),
+            (
+                Kind::Point(Time(0)),
+                "2026-11-16T05:00:00Z",
+                "1970-01-01T00:00:00Z",
+            ),
         ];
         for (kind, from, expected) in cases {
             let name = format!("{kind:?} from {from}");

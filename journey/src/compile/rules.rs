@@ -16,8 +16,16 @@ impl Builder<'_> {
             .enumerate()
             .map(|(i, rule)| {
                 let on = self.kinds(&rule.on.0);
-                let (where_, when) = (self.optional(rule.where_.as_ref()), self.optional(rule.when.as_ref()));
-                Some(Entry { place: format!("entry/{i}"), on, where_: where_?, when: when? })
+                let (where_, when) = (
+                    self.optional(rule.where_.as_ref()),
+                    self.optional(rule.when.as_ref()),
+                );
+                Some(Entry {
+                    place: format!("entry/{i}"),
+                    on,
+                    where_: where_?,
+                    when: when?,
+                })
             })
             .collect();
         entries.into_iter().collect()
@@ -51,16 +59,33 @@ impl Builder<'_> {
     }
 
     pub(super) fn goal(&mut self, journey: &definition::Journey) -> Option<Option<Goal>> {
-        let Some(goal) = &journey.goal else { return Some(None) };
-        let (stage, within) = (self.stage_named(&goal.stage), self.optional_wait(goal.within.as_ref()));
-        Some(Some(Goal { stage: stage?, within: within? }))
+        let Some(goal) = &journey.goal else {
+            return Some(None);
+        };
+        let (stage, within) = (
+            self.stage_named(&goal.stage),
+            self.optional_wait(goal.within.as_ref()),
+        );
+        Some(Some(Goal {
+            stage: stage?,
+            within: within?,
+        }))
     }
 
     /// The deadlines of a stage, or of the journey when `stage` is empty.
-    pub(super) fn deadlines(&mut self, stage: &str, list: Option<&Several<definition::Deadline>>) -> Option<Vec<Deadline>> {
+    pub(super) fn deadlines(
+        &mut self,
+        stage: &str,
+        list: Option<&Several<definition::Deadline>>,
+    ) -> Option<Vec<Deadline>> {
         let list = list.map_or(&[][..], |several| several.0.as_slice());
         if let Some(one_too_many) = list.get(MAX_LISTED) {
-            self.at_most(list.len(), MAX_LISTED, "deadlines in one list", &one_too_many.place);
+            self.at_most(
+                list.len(),
+                MAX_LISTED,
+                "deadlines in one list",
+                &one_too_many.place,
+            );
         }
         let deadlines: Vec<_> = list
             .iter()
@@ -68,12 +93,18 @@ impl Builder<'_> {
             .map(|(i, deadline)| {
                 let place = format!("{stage}deadline/{i}");
                 let after = self.wait(&deadline.after);
-                let escalate = self.actions(&format!("{place}/escalate"), deadline.escalate.as_ref());
+                let escalate =
+                    self.actions(&format!("{place}/escalate"), deadline.escalate.as_ref());
                 let to = match &deadline.to {
                     Some(name) => Some(self.stage_named(name)?),
                     None => None,
                 };
-                Some(Deadline { place, after: after?, escalate: escalate?, to })
+                Some(Deadline {
+                    place,
+                    after: after?,
+                    escalate: escalate?,
+                    to,
+                })
             })
             .collect();
         deadlines.into_iter().collect()
@@ -85,47 +116,71 @@ impl Builder<'_> {
         self.at_most(names.len(), MAX_LISTED, "identifiers", &journey.place);
         for name in names {
             if !seen.insert(&name.text) {
-                self.problems.error(&name.place, format!("the identifier `{}` stands here a second time", name.text));
+                self.problems.error(
+                    &name.place,
+                    format!("the identifier `{}` stands here a second time", name.text),
+                );
             }
         }
         names.iter().map(|name| name.text.clone()).collect()
     }
 
     pub(super) fn reentry(&mut self, rule: Option<&definition::Reentry>) -> Option<Reentry> {
-        let Some(rule) = rule else { return Some(Reentry::AfterExit { wait: Span(0) }) };
+        let Some(rule) = rule else {
+            return Some(Reentry::AfterExit { wait: Span(0) });
+        };
         let wait = match &rule.wait {
             Some(wait) => {
                 let exact = self.wait(wait)?.exact();
                 if exact.is_none() {
-                    self.problems.error(wait.place(), "the wait before re-entry is an exact span like `1d`");
+                    self.problems.error(
+                        wait.place(),
+                        "the wait before re-entry is an exact span like `1d`",
+                    );
                 }
                 exact?
             }
             None => Span(0),
         };
-        let mode = rule.mode.as_ref().map_or("after_exit", |mode| mode.text.as_str());
+        let mode = rule
+            .mode
+            .as_ref()
+            .map_or("after_exit", |mode| mode.text.as_str());
         let made = match mode {
             "never" => Reentry::Never,
             "after_exit" => return Some(Reentry::AfterExit { wait }),
             "concurrent" => Reentry::Concurrent,
             other => {
                 let place = rule.mode.as_ref().map_or(&rule.place, |mode| &mode.place);
-                let message = format!("`{}` is no way of re-entry; expected never, after_exit or concurrent", crate::problem::short(other));
+                let message = format!(
+                    "`{}` is no way of re-entry; expected never, after_exit or concurrent",
+                    crate::problem::short(other)
+                );
                 match nearest(other, ["never", "after_exit", "concurrent"]) {
-                    Some(near) => self.problems.error_with_help(place, message, format!("did you mean `{near}`?")),
+                    Some(near) => self.problems.error_with_help(
+                        place,
+                        message,
+                        format!("did you mean `{near}`?"),
+                    ),
                     None => self.problems.error(place, message),
                 }
                 return None;
             }
         };
         if let Some(wait) = &rule.wait {
-            self.problems.error(wait.place(), format!("`wait` goes with after_exit only; this rule says {mode}"));
+            self.problems.error(
+                wait.place(),
+                format!("`wait` goes with after_exit only; this rule says {mode}"),
+            );
         }
         Some(made)
     }
 
     pub(super) fn variables(&mut self, journey: &definition::Journey) -> Option<Vec<Variable>> {
-        let pairs = journey.variables.as_ref().map_or(&[][..], |pairs| pairs.0.as_slice());
+        let pairs = journey
+            .variables
+            .as_ref()
+            .map_or(&[][..], |pairs| pairs.0.as_slice());
         self.at_most(pairs.len(), MAX_VARIABLES, "variables", &journey.place);
         let variables: Vec<_> = pairs
             .iter()

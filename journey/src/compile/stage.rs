@@ -16,14 +16,25 @@ impl Builder<'_> {
         let deadlines = self.deadlines(&prefix, stage.deadline.as_ref());
         let ways = listed(stage.transitions.as_ref());
         self.at_most(ways.len(), MAX_TRANSITIONS, "transitions", &stage.place);
-        let transitions: Vec<_> =
-            ways.iter().enumerate().map(|(i, way)| self.transition(format!("{prefix}transition/{i}"), way)).collect();
+        let transitions: Vec<_> = ways
+            .iter()
+            .enumerate()
+            .map(|(i, way)| self.transition(format!("{prefix}transition/{i}"), way))
+            .collect();
         if stage.end.is_some() {
             self.an_end_has_no_ways(stage);
         }
         Some(Stage {
-            title: stage.title.as_ref().map_or_else(|| name.clone(), |title| title.text.clone()),
+            title: stage
+                .title
+                .as_ref()
+                .map_or_else(|| name.clone(), |title| title.text.clone()),
             name,
+            description: stage
+                .description
+                .as_ref()
+                .map(|d| d.text.clone())
+                .unwrap_or_default(),
             end: stage.end.as_ref().map(|end| end.text.clone()),
             enter: enter?,
             leave: leave?,
@@ -37,7 +48,10 @@ impl Builder<'_> {
     /// An execution ends where it reaches an end: nothing that needs a stay can stand there.
     fn an_end_has_no_ways(&mut self, stage: &definition::Stage) {
         let present = [
-            ("transitions", stage.transitions.as_ref().is_some_and(|t| !t.is_empty())),
+            (
+                "transitions",
+                stage.transitions.as_ref().is_some_and(|t| !t.is_empty()),
+            ),
             ("leave", stage.leave.as_ref().is_some_and(|l| !l.is_empty())),
             ("repeat", stage.repeat.is_some()),
             ("deadline", stage.deadline.is_some()),
@@ -52,8 +66,13 @@ impl Builder<'_> {
     }
 
     fn repeats(&mut self, prefix: &str, stage: &definition::Stage) -> Option<Vec<Repeat>> {
-        let list = stage.repeat.as_ref().map_or(&[][..], |several| several.0.as_slice());
-        self.at_most(list.len(), MAX_LISTED, "repeats", &stage.place);
+        let list = stage
+            .repeat
+            .as_ref()
+            .map_or(&[][..], |several| several.0.as_slice());
+        if let Some(one_too_many) = list.get(MAX_LISTED) {
+            self.at_most(list.len(), MAX_LISTED, "repeats", &one_too_many.place);
+        }
         let repeats: Vec<_> = list
             .iter()
             .enumerate()
@@ -61,7 +80,12 @@ impl Builder<'_> {
                 let place = format!("{prefix}repeat/{i}");
                 let every = self.rhythm(&repeat.every);
                 let actions = self.actions(&format!("{place}/do"), Some(&repeat.actions));
-                Some(Repeat { place, every: every?, at_most: repeat.at_most.as_ref().map(|n| n.number), actions: actions? })
+                Some(Repeat {
+                    place,
+                    every: every?,
+                    at_most: repeat.at_most.as_ref().map(|n| n.number),
+                    actions: actions?,
+                })
             })
             .collect();
         repeats.into_iter().collect()
@@ -70,7 +94,10 @@ impl Builder<'_> {
     fn transition(&mut self, place: String, way: &definition::Transition) -> Option<Transition> {
         let to = self.stage_named(&way.to);
         let trigger = self.trigger(way);
-        let (where_, when) = (self.optional(way.where_.as_ref()), self.optional(way.when.as_ref()));
+        let (where_, when) = (
+            self.optional(way.where_.as_ref()),
+            self.optional(way.when.as_ref()),
+        );
         let keep: Vec<_> = way
             .keep
             .as_ref()
@@ -108,7 +135,10 @@ impl Builder<'_> {
     /// `where` tests a signal, so there must be one.
     fn tests_fit(&mut self, way: &definition::Transition, trigger: &Trigger) {
         let Some(where_) = &way.where_ else { return };
-        if matches!(trigger, Trigger::After(_) | Trigger::At(_) | Trigger::Condition | Trigger::ByHand) {
+        if matches!(
+            trigger,
+            Trigger::After(_) | Trigger::At(_) | Trigger::Condition | Trigger::ByHand
+        ) {
             self.problems.error_with_help(
                 &where_.place,
                 "`where` tests a signal, and this transition names none",
@@ -118,7 +148,11 @@ impl Builder<'_> {
     }
 
     fn trigger(&mut self, way: &definition::Transition) -> Option<Trigger> {
-        let delay = if way.absent.is_none() { way.after.as_ref() } else { None };
+        let delay = if way.absent.is_none() {
+            way.after.as_ref()
+        } else {
+            None
+        };
         let present: Vec<&str> = [
             ("on", way.on.is_some()),
             ("all", way.all.is_some()),
@@ -134,13 +168,19 @@ impl Builder<'_> {
         if present.len() > 1 {
             self.problems.error(
                 &way.place,
-                format!("a transition has at most one trigger, found {}; write one transition for each", present.join(" and ")),
+                format!(
+                    "a transition has at most one trigger, found {}; write one transition for each",
+                    present.join(" and ")
+                ),
             );
             return None;
         }
         let bounded = matches!(present.first(), Some(&("all" | "sequence" | "absent")));
         if let (Some(within), false) = (&way.within, bounded) {
-            self.problems.error(within.place(), "`within` goes with all, sequence and absent only");
+            self.problems.error(
+                within.place(),
+                "`within` goes with all, sequence and absent only",
+            );
             return None;
         }
         let within = self.optional_wait(way.within.as_ref());
@@ -152,11 +192,17 @@ impl Builder<'_> {
         if let Some(all) = &way.all {
             self.pattern(all, "all", &way.place);
             self.distinct(all, "all");
-            return Some(Trigger::All { kinds: self.kinds(all), within: within? });
+            return Some(Trigger::All {
+                kinds: self.kinds(all),
+                within: within?,
+            });
         }
         if let Some(sequence) = &way.sequence {
             self.pattern(sequence, "sequence", &way.place);
-            return Some(Trigger::Sequence { kinds: self.kinds(sequence), within: within? });
+            return Some(Trigger::Sequence {
+                kinds: self.kinds(sequence),
+                within: within?,
+            });
         }
         if let Some(absent) = &way.absent {
             return self.absent(way, absent, within);
@@ -167,7 +213,11 @@ impl Builder<'_> {
         if let Some(at) = &way.at {
             return self.expression(at).map(Trigger::At);
         }
-        Some(if way.when.is_some() { Trigger::Condition } else { Trigger::ByHand })
+        Some(if way.when.is_some() {
+            Trigger::Condition
+        } else {
+            Trigger::ByHand
+        })
     }
 
     fn absent(
@@ -180,7 +230,10 @@ impl Builder<'_> {
         let after = match &way.after {
             None => None,
             Some(Span::Exact(text)) => {
-                let kind = definition::SignalType { text: text.text.clone(), place: text.place.clone() };
+                let kind = definition::SignalType {
+                    text: text.text.clone(),
+                    place: text.place.clone(),
+                };
                 if !definition::is_kind(&kind.text) || crate::wait::exact(&kind.text).is_ok() {
                     self.problems.error_with_help(
                         &kind.place,
@@ -192,14 +245,24 @@ impl Builder<'_> {
                 self.kinds(std::slice::from_ref(&kind)).pop()
             }
             Some(Span::Calendar(calendar)) => {
-                self.problems.error(&calendar.place, "beside `absent`, `after` is the signal type at which the time starts");
+                self.problems.error(
+                    &calendar.place,
+                    "beside `absent`, `after` is the signal type at which the time starts",
+                );
                 return None;
             }
         };
         match within? {
-            Some(within) => Some(Trigger::Absent { kind: kinds.pop()?, after, within }),
+            Some(within) => Some(Trigger::Absent {
+                kind: kinds.pop()?,
+                after,
+                within,
+            }),
             None => {
-                self.problems.error(&way.place, "`absent` needs `within`: the time in which the signal did not come");
+                self.problems.error(
+                    &way.place,
+                    "`absent` needs `within`: the time in which the signal did not come",
+                );
                 None
             }
         }
@@ -207,16 +270,27 @@ impl Builder<'_> {
 
     fn pattern(&mut self, kinds: &[definition::SignalType], key: &str, place: &Place) {
         if kinds.is_empty() {
-            self.problems.error(place, format!("`{key}` is empty; at least one signal type is expected"));
+            self.problems.error(
+                place,
+                format!("`{key}` is empty; at least one signal type is expected"),
+            );
         }
-        self.at_most(kinds.len(), MAX_LISTED, "signal types in one pattern", place);
+        self.at_most(
+            kinds.len(),
+            MAX_LISTED,
+            "signal types in one pattern",
+            place,
+        );
     }
 
     fn distinct(&mut self, kinds: &[definition::SignalType], key: &str) {
         let mut seen = BTreeSet::new();
         for kind in kinds {
             if !seen.insert(&kind.text) {
-                self.problems.error(&kind.place, format!("`{key}` names `{}` a second time", kind.text));
+                self.problems.error(
+                    &kind.place,
+                    format!("`{key}` names `{}` a second time", kind.text),
+                );
             }
         }
     }

@@ -58,7 +58,9 @@ impl Builder<'_> {
     }
 
     fn mentioned(&mut self, expression: &Expression) {
-        self.texts.facts.extend(expression.mentions().iter().cloned());
+        self.texts
+            .facts
+            .extend(expression.mentions().iter().cloned());
     }
 
     /// Whether one more expression may be compiled; told once when not.
@@ -80,9 +82,14 @@ impl Builder<'_> {
         let mut place = place.clone();
         if let (Some(inner), Some((line, column))) = (place.inner, refused.place) {
             // the characters of the text stand in the document as they are, so a place within it is one of the document
-            place.column = if line == 1 { inner + column - 1 } else { column };
+            place.column = if line == 1 {
+                inner + column - 1
+            } else {
+                column
+            };
             place.line += line - 1;
         }
-        self.problems.error(&place, format!("{what} {}", refused.message));
+        self.problems
+            .error(&place, format!("{what} {}", refused.message));
     }
 }

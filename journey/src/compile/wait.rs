@@ -16,15 +16,24 @@ impl Builder<'_> {
             Span::Exact(text) => {
                 let kind = self.exact(text)?;
                 if kind.0 < 0 {
-                    self.problems.error(&text.place, format!("the wait `{}` lies in the past", text.text));
+                    self.problems.error(
+                        &text.place,
+                        format!("the wait `{}` lies in the past", text.text),
+                    );
                     return None;
                 }
-                Some(Wait { source: text.text.clone(), kind: Kind::Exact(kind) })
+                Some(Wait {
+                    source: text.text.clone(),
+                    kind: Kind::Exact(kind),
+                })
             }
             Span::Calendar(calendar) => {
                 let before = self.problems.count();
                 let kind = self.calendar(calendar)?;
-                (self.problems.count() == before).then(|| Wait { source: source(calendar), kind })
+                (self.problems.count() == before).then(|| Wait {
+                    source: source(calendar),
+                    kind,
+                })
             }
         }
     }
@@ -59,27 +68,43 @@ impl Builder<'_> {
     }
 
     fn calendar(&mut self, c: &Calendar) -> Option<Kind> {
-        let zone = self.read(c.zone.as_ref(), wait::zone).unwrap_or(jiff::tz::TimeZone::UTC);
+        let zone = self
+            .read(c.zone.as_ref(), wait::zone)
+            .unwrap_or(jiff::tz::TimeZone::UTC);
         let at = self.read(c.at.as_ref(), clock);
-        let spans = [&c.days, &c.weeks, &c.months, &c.years].iter().any(|s| s.is_some());
-        let forms = [spans, c.date.is_some(), c.field.is_some(), c.business.is_some()];
+        let spans = [&c.days, &c.weeks, &c.months, &c.years]
+            .iter()
+            .any(|s| s.is_some());
+        let forms = [
+            spans,
+            c.date.is_some(),
+            c.field.is_some(),
+            c.business.is_some(),
+        ];
         if forms.iter().filter(|form| **form).count() != 1 {
-            self.problems.error(&c.place, format!("a wait that is a map has {FORMS}"));
+            self.problems
+                .error(&c.place, format!("a wait that is a map has {FORMS}"));
             return None;
         }
         let business_only = c.hours.is_some() || c.weekdays.is_some() || c.holidays.is_some();
         if business_only && c.business.is_none() {
-            self.problems.error(&c.place, "`hours`, `weekdays` and `holidays` go with `business` only");
+            self.problems.error(
+                &c.place,
+                "`hours`, `weekdays` and `holidays` go with `business` only",
+            );
         }
         if c.offset.is_some() && c.field.is_none() {
-            self.problems.error(&c.place, "`offset` goes with `field` only");
+            self.problems
+                .error(&c.place, "`offset` goes with `field` only");
         }
         if c.at.is_some() && c.business.is_some() {
-            self.problems.error(&c.place, "`at` does not go with `business`");
+            self.problems
+                .error(&c.place, "`at` does not go with `business`");
         }
         if let Some(date) = &c.date {
             let date = self.read(Some(date), date_of)?;
-            let local = jiff::civil::DateTime::from_parts(date, at.unwrap_or(civil::Time::midnight()));
+            let local =
+                jiff::civil::DateTime::from_parts(date, at.unwrap_or(civil::Time::midnight()));
             return self.point(local, &zone, &c.place);
         }
         if let Some(field) = &c.field {
@@ -87,15 +112,26 @@ impl Builder<'_> {
                 Some(offset) => self.exact(offset)?,
                 None => crate::time::Span(0),
             };
-            return Some(Kind::Field { field: self.expression(field)?, offset, at, zone });
+            return Some(Kind::Field {
+                field: self.expression(field)?,
+                offset,
+                at,
+                zone,
+            });
         }
         if let Some(business) = &c.business {
             let span = self.exact(business)?;
             if span.0 < 0 || span > wait::LONGEST_BUSINESS {
-                self.problems.error(&business.place, "business time must be between nothing and 10000 hours");
+                self.problems.error(
+                    &business.place,
+                    "business time must be between nothing and 10000 hours",
+                );
                 return None;
             }
-            return Some(Kind::Business { span, open: self.open(c, zone)? });
+            return Some(Kind::Business {
+                span,
+                open: self.open(c, zone)?,
+            });
         }
         let number = |count: &Option<Count>| i64::from(count.as_ref().map_or(0, |c| c.number));
         let span = jiff::Span::new()
@@ -106,17 +142,28 @@ impl Builder<'_> {
         match span {
             Ok(span) => Some(Kind::Calendar { span, at, zone }),
             Err(_) => {
-                self.problems.error(&c.place, "the span is beyond the calendar (years -9999 to 9999)");
+                self.problems.error(
+                    &c.place,
+                    "the span is beyond the calendar (years -9999 to 9999)",
+                );
                 None
             }
         }
     }
 
-    fn point(&mut self, local: civil::DateTime, zone: &jiff::tz::TimeZone, place: &Place) -> Option<Kind> {
+    fn point(
+        &mut self,
+        local: civil::DateTime,
+        zone: &jiff::tz::TimeZone,
+        place: &Place,
+    ) -> Option<Kind> {
         match wait::instant(local, zone) {
             Ok(time) => Some(Kind::Point(time)),
             Err(_) => {
-                self.problems.error(place, "the date is beyond the calendar (years -9999 to 9999)");
+                self.problems.error(
+                    place,
+                    "the date is beyond the calendar (years -9999 to 9999)",
+                );
                 None
             }
         }
@@ -135,18 +182,29 @@ impl Builder<'_> {
             }
         }
         if !weekdays.contains(&true) {
-            self.problems.error(&c.place, "business is never open: `weekdays` names no day");
+            self.problems
+                .error(&c.place, "business is never open: `weekdays` names no day");
             return None;
         }
         let mut holidays = BTreeSet::new();
         for day in super::listed(c.holidays.as_ref()) {
             holidays.extend(self.read(Some(day), date_of));
         }
-        Some(Open { from, to, weekdays, holidays, zone })
+        Some(Open {
+            from,
+            to,
+            weekdays,
+            holidays,
+            zone,
+        })
     }
 
     /// Reads a text with a reader of its own, noting what it says against it.
-    fn read<T>(&mut self, text: Option<&Prose>, reader: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn read<T>(
+        &mut self,
+        text: Option<&Prose>,
+        reader: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let text = text?;
         match reader(&text.text) {
             Ok(value) => Some(value),
@@ -159,11 +217,21 @@ impl Builder<'_> {
 }
 
 fn date_of(text: &str) -> Result<civil::Date, String> {
-    text.parse().map_err(|_| format!("`{}` is no date; expected one like 2026-12-24", crate::problem::short(text)))
+    text.parse().map_err(|_| {
+        format!(
+            "`{}` is no date; expected one like 2026-12-24",
+            crate::problem::short(text)
+        )
+    })
 }
 
 fn clock(text: &str) -> Result<civil::Time, String> {
-    let refuse = || format!("`{}` is no time of the day; expected one like 09:00", crate::problem::short(text));
+    let refuse = || {
+        format!(
+            "`{}` is no time of the day; expected one like 09:00",
+            crate::problem::short(text)
+        )
+    };
     let (hours, minutes) = text.split_once(':').ok_or_else(refuse)?;
     let number = |s: &str| s.parse::<i8>().ok().filter(|_| s.len() == 2);
     let (hours, minutes) = number(hours).zip(number(minutes)).ok_or_else(refuse)?;
@@ -171,29 +239,60 @@ fn clock(text: &str) -> Result<civil::Time, String> {
 }
 
 fn open_hours(text: &str) -> Result<(civil::Time, civil::Time), String> {
-    let refuse = || format!("`{}` are no opening hours; expected some like 09:00-17:00", crate::problem::short(text));
+    let refuse = || {
+        format!(
+            "`{}` are no opening hours; expected some like 09:00-17:00",
+            crate::problem::short(text)
+        )
+    };
     let (from, to) = text.split_once('-').ok_or_else(refuse)?;
     let (from, to) = (clock(from.trim())?, clock(to.trim())?);
-    if from < to { Ok((from, to)) } else { Err(refuse()) }
+    if from < to {
+        Ok((from, to))
+    } else {
+        Err(refuse())
+    }
 }
 
 fn weekday(text: &str) -> Result<usize, String> {
     ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
         .iter()
         .position(|day| *day == text)
-        .ok_or_else(|| format!("`{}` is no day of the week; expected mon, tue, wed, thu, fri, sat or sun", crate::problem::short(text)))
+        .ok_or_else(|| {
+            format!(
+                "`{}` is no day of the week; expected mon, tue, wed, thu, fri, sat or sun",
+                crate::problem::short(text)
+            )
+        })
 }
 
 /// A short text for people.
 fn source(c: &Calendar) -> String {
     let mut parts = Vec::new();
-    for (name, count) in [("years", &c.years), ("months", &c.months), ("weeks", &c.weeks), ("days", &c.days)] {
-        parts.extend(count.as_ref().map(|count| format!("{} {name}", count.number)));
+    for (name, count) in [
+        ("years", &c.years),
+        ("months", &c.months),
+        ("weeks", &c.weeks),
+        ("days", &c.days),
+    ] {
+        parts.extend(
+            count
+                .as_ref()
+                .map(|count| format!("{} {name}", count.number)),
+        );
     }
     parts.extend(c.date.as_ref().map(|date| date.text.clone()));
     parts.extend(c.field.as_ref().map(|field| field.text.clone()));
-    parts.extend(c.offset.as_ref().map(|offset| format!("offset {}", offset.text)));
-    parts.extend(c.business.as_ref().map(|business| format!("{} of business time", business.text)));
+    parts.extend(
+        c.offset
+            .as_ref()
+            .map(|offset| format!("offset {}", offset.text)),
+    );
+    parts.extend(
+        c.business
+            .as_ref()
+            .map(|business| format!("{} of business time", business.text)),
+    );
     parts.extend(c.at.as_ref().map(|at| format!("at {}", at.text)));
     parts.extend(c.zone.as_ref().map(|zone| format!("in {}", zone.text)));
     parts.join(" ")

@@ -3,7 +3,7 @@
 use crate::document::{Key, Kind, Node};
 use crate::problem::{Problem, Severity, nearest, short};
 
-/// The most problems that are reported of one text.
+/// The most errors, and the most warnings, that are reported of one text.
 const MOST: usize = 500;
 
 /// Where something stands in the text.
@@ -19,7 +19,12 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn of(node: &Node, path: &str) -> Place {
-        Place { path: path.to_owned(), line: node.line, column: node.column, inner: node.inner }
+        Place {
+            path: path.to_owned(),
+            line: node.line,
+            column: node.column,
+            inner: node.inner,
+        }
     }
 }
 
@@ -36,17 +41,27 @@ impl Problems {
         self.note(place, Severity::Error, message.into(), None);
     }
 
-    pub(crate) fn error_with_help(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn error_with_help(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.note(place, Severity::Error, message.into(), Some(help.into()));
     }
 
-    pub(crate) fn warning(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn warning(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.note(place, Severity::Warning, message.into(), Some(help.into()));
     }
 
     fn note(&mut self, place: &Place, severity: Severity, message: String, help: Option<String>) {
         self.errors += usize::from(severity == Severity::Error);
-        if self.list.len() >= MOST {
+        if self.list.iter().filter(|p| p.severity == severity).count() >= MOST {
             self.left_out += 1;
             return;
         }
@@ -75,7 +90,7 @@ impl Problems {
     /// All of them in the order of the text.
     pub(crate) fn finish(self) -> Vec<Problem> {
         let mut list = self.list;
-        list.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        list.sort_by_key(|problem| (problem.line, problem.column));
         if self.left_out > 0 {
             list.push(Problem {
                 path: String::new(),
@@ -125,8 +140,11 @@ impl<T: Read> Read for Vec<T> {
             );
             return None;
         };
-        let read: Vec<Option<T>> =
-            list.iter().enumerate().map(|(i, node)| T::read(node, &format!("{path}[{i}]"), problems)).collect();
+        let read: Vec<Option<T>> = list
+            .iter()
+            .enumerate()
+            .map(|(i, node)| T::read(node, &format!("{path}[{i}]"), problems))
+            .collect();
         read.into_iter().collect()
     }
 }
@@ -157,15 +175,29 @@ impl<'n> Map<'n> {
             return None;
         };
         repeated(entries, path, problems);
-        for (key, _) in entries.iter().filter(|(key, _)| !keys.contains(&key.name.as_str())) {
+        for (key, _) in entries
+            .iter()
+            .filter(|(key, _)| !keys.contains(&key.name.as_str()))
+        {
             let place = key_place(key, path);
             let message = format!("`{}` is no key of {what}", short(&key.name));
             match nearest(&key.name, keys.iter().copied()) {
-                Some(near) => problems.error_with_help(&place, message, format!("did you mean `{near}`?")),
-                None => problems.error_with_help(&place, message, format!("its keys are {}", keys.join(", "))),
+                Some(near) => {
+                    problems.error_with_help(&place, message, format!("did you mean `{near}`?"))
+                }
+                None => problems.error_with_help(
+                    &place,
+                    message,
+                    format!("its keys are {}", keys.join(", ")),
+                ),
             }
         }
-        Some(Map { entries, node, path, what })
+        Some(Map {
+            entries,
+            node,
+            path,
+            what,
+        })
     }
 
     /// The value of a key.
@@ -175,7 +207,10 @@ impl<'n> Map<'n> {
             None => {
                 let absent = T::absent();
                 if absent.is_none() {
-                    problems.error(&Place::of(self.node, self.path), format!("{} needs `{key}`", self.what));
+                    problems.error(
+                        &Place::of(self.node, self.path),
+                        format!("{} needs `{key}`", self.what),
+                    );
                 }
                 absent
             }
@@ -188,15 +223,27 @@ pub(crate) fn repeated(entries: &[(Key, Node)], path: &str, problems: &mut Probl
     let mut seen = std::collections::BTreeSet::new();
     for (key, _) in entries {
         if !seen.insert(&key.name) {
-            problems.error(&key_place(key, path), format!("the key `{}` stands here a second time", short(&key.name)));
+            problems.error(
+                &key_place(key, path),
+                format!("the key `{}` stands here a second time", short(&key.name)),
+            );
         }
     }
 }
 
 pub(crate) fn key_place(key: &Key, path: &str) -> Place {
-    Place { path: below(path, &short(&key.name)), line: key.line, column: key.column, inner: None }
+    Place {
+        path: below(path, &short(&key.name)),
+        line: key.line,
+        column: key.column,
+        inner: None,
+    }
 }
 
 pub(crate) fn below(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }

@@ -78,8 +78,9 @@ pub(crate) struct EndpointBody {
 }
 
 /// The kinds of actions.
-pub(crate) const ACTION_KINDS: [&str; 10] =
-    ["webhook", "log", "email", "task", "update", "create", "convert", "tag", "signal", "call"];
+pub(crate) const ACTION_KINDS: [&str; 10] = [
+    "webhook", "log", "email", "task", "update", "create", "convert", "tag", "signal", "call",
+];
 
 /// The text of a scalar; numbers and truth values as they are written.
 fn text(node: &Node) -> Option<String> {
@@ -91,18 +92,25 @@ fn text(node: &Node) -> Option<String> {
 }
 
 fn wrong(node: &Node, path: &str, wanted: &str, problems: &mut Problems) {
-    problems.error(&Place::of(node, path), format!("{wanted} is expected, found {}", node.describe()));
+    problems.error(
+        &Place::of(node, path),
+        format!("{wanted} is expected, found {}", node.describe()),
+    );
 }
 
 pub(crate) fn is_slug(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 pub(crate) fn is_kind(text: &str) -> bool {
     (1..=crate::limits::SIGNAL_TYPE_BYTES).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 const SLUG: &str = "a name: a small letter, then at most 31 small letters, digits and `_`";
@@ -126,7 +134,10 @@ impl Read for Slug {
         match text(node) {
             Some(text) if is_slug(&text) => Some(Slug { text, place }),
             Some(text) => {
-                problems.error(&place, format!("`{}` is no name; expected {SLUG}", short(&text)));
+                problems.error(
+                    &place,
+                    format!("`{}` is no name; expected {SLUG}", short(&text)),
+                );
                 None
             }
             None => {
@@ -171,7 +182,9 @@ impl Read for Condition {
 impl Read for Count {
     fn read(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {
         match node.kind {
-            Kind::Int(n) if (1..=1_000_000).contains(&n) => u32::try_from(n).ok().map(|number| Count { number }),
+            Kind::Int(n) if (1..=1_000_000).contains(&n) => {
+                u32::try_from(n).ok().map(|number| Count { number })
+            }
             _ => {
                 wrong(node, path, "a whole number from 1 to 1000000", problems);
                 None
@@ -186,9 +199,17 @@ impl Read for Span {
             return Calendar::read(node, path, problems).map(|c| Span::Calendar(Box::new(c)));
         }
         match text(node) {
-            Some(text) => Some(Span::Exact(Prose { text, place: Place::of(node, path) })),
+            Some(text) => Some(Span::Exact(Prose {
+                text,
+                place: Place::of(node, path),
+            })),
             None => {
-                wrong(node, path, "a duration like `90s` or `3d`, or a map,", problems);
+                wrong(
+                    node,
+                    path,
+                    "a duration like `90s` or `3d`, or a map,",
+                    problems,
+                );
                 None
             }
         }
@@ -208,7 +229,10 @@ impl<T: Read> Read for Several<T> {
     fn read(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {
         if let Kind::List(list) = &node.kind {
             if list.is_empty() {
-                problems.error(&Place::of(node, path), "the list is empty; at least one is expected");
+                problems.error(
+                    &Place::of(node, path),
+                    "the list is empty; at least one is expected",
+                );
             }
             return Vec::<T>::read(node, path, problems).map(Several);
         }
@@ -227,10 +251,19 @@ impl<T: Read> Read for Pairs<T> {
         for (key, node) in entries {
             let place = key_place(key, path);
             if !is_slug(&key.name) {
-                problems.error(&place, format!("`{}` is no name; expected {SLUG}", short(&key.name)));
+                problems.error(
+                    &place,
+                    format!("`{}` is no name; expected {SLUG}", short(&key.name)),
+                );
             }
             if let Some(value) = T::read(node, &below(path, &key.name), problems) {
-                pairs.push((Slug { text: key.name.clone(), place }, value));
+                pairs.push((
+                    Slug {
+                        text: key.name.clone(),
+                        place,
+                    },
+                    value,
+                ));
             }
         }
         Some(Pairs(pairs))
@@ -247,10 +280,13 @@ impl Read for Action {
         let [(key, body)] = entries else {
             problems.error_with_help(
                 &place,
-                format!("an action is expected, a map with one key, found {}", match entries.len() {
-                    0 => node.describe().to_owned(),
-                    n => format!("a map with {n} keys"),
-                }),
+                format!(
+                    "an action is expected, a map with one key, found {}",
+                    match entries.len() {
+                        0 => node.describe().to_owned(),
+                        n => format!("a map with {n} keys"),
+                    }
+                ),
                 "an action looks like `webhook: { to: crm }`; write each as an element of its own",
             );
             return None;
@@ -258,12 +294,22 @@ impl Read for Action {
         if !ACTION_KINDS.contains(&key.name.as_str()) {
             let known = crate::problem::nearest(&key.name, ACTION_KINDS);
             let message = format!("`{}` is no kind of action", short(&key.name));
-            let help = known.map_or_else(|| format!("the kinds are {}", ACTION_KINDS.join(", ")), |k| format!("did you mean `{k}`?"));
+            let help = known.map_or_else(
+                || format!("the kinds are {}", ACTION_KINDS.join(", ")),
+                |k| format!("did you mean `{k}`?"),
+            );
             problems.error_with_help(&key_place(key, path), message, help);
             return None;
         }
-        let body = EndpointBody { node: body.clone(), place: Place::of(body, &below(path, &key.name)) };
-        Some(Action { kind: key.name.clone(), body, place })
+        let body = EndpointBody {
+            node: body.clone(),
+            place: Place::of(body, &below(path, &key.name)),
+        };
+        Some(Action {
+            kind: key.name.clone(),
+            body,
+            place,
+        })
     }
 }
 

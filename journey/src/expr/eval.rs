@@ -6,26 +6,27 @@
 use super::functions;
 use super::lookup;
 use super::operators;
-use super::tree::{Macro, MacroKind, Node, Op};
+use super::tree::{Node, Op};
 use super::{Base, Miss, Scope};
 use crate::value::Value;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// The longest list that a macro may walk.
-pub const MAX_LIST: usize = 1_000;
+use std::collections::BTreeMap;
 
 pub(super) type Out<'a> = Result<Cow<'a, Value>, Miss>;
 
 pub(super) struct Eval<'a> {
     scope: Scope<'a>,
     left: u64,
-    locals: Vec<Cow<'a, Value>>,
+    pub(super) locals: Vec<Cow<'a, Value>>,
 }
 
 impl<'a> Eval<'a> {
     pub(super) fn new(base: &Base, scope: &Scope<'a>) -> Eval<'a> {
-        Eval { scope: *scope, left: base.cost, locals: Vec::new() }
+        Eval {
+            scope: *scope,
+            left: base.cost,
+            locals: Vec::new(),
+        }
     }
 
     /// Takes from the budget.
@@ -59,7 +60,11 @@ impl<'a> Eval<'a> {
             },
             Node::Local => {
                 // lowering makes `Local` only inside a macro, which puts a value here first
-                let value = self.locals.last().cloned().unwrap_or(Cow::Owned(Value::Null));
+                let value = self
+                    .locals
+                    .last()
+                    .cloned()
+                    .unwrap_or(Cow::Owned(Value::Null));
                 if let Cow::Owned(made) = &value {
                     self.charge(weight(made))?;
                 }
@@ -70,7 +75,9 @@ impl<'a> Eval<'a> {
                 select(operand, field).map_err(|miss| named(miss, node))
             }
             Node::Index(operand, index) => match (self.eval(operand), self.eval(index)) {
-                (Ok(operand), Ok(index)) => index_into(operand, &index).map_err(|miss| named(miss, node)),
+                (Ok(operand), Ok(index)) => {
+                    index_into(operand, &index).map_err(|miss| named(miss, node))
+                }
                 (a, b) => Err(both(a, b)),
             },
             Node::Has(operand) => match self.eval(operand) {
@@ -79,12 +86,18 @@ impl<'a> Eval<'a> {
                 Err(error) => Err(error),
             },
             Node::Not(operand) => Ok(truth(!self.condition(operand, "!")?)),
-            Node::Negate(operand) => operators::negate(self.eval(operand)?.as_ref()).map(Cow::Owned),
+            Node::Negate(operand) => {
+                operators::negate(self.eval(operand)?.as_ref()).map(Cow::Owned)
+            }
             Node::And(operands) => self.logic(operands, false),
             Node::Or(operands) => self.logic(operands, true),
             Node::If(parts) => {
                 let [condition, yes, no] = parts.as_ref();
-                if self.condition(condition, "?")? { self.eval(yes) } else { self.eval(no) }
+                if self.condition(condition, "?")? {
+                    self.eval(yes)
+                } else {
+                    self.eval(no)
+                }
             }
             Node::Binary(op, sides) => {
                 let [left, right] = sides.as_ref();
@@ -106,7 +119,10 @@ impl<'a> Eval<'a> {
                         self.charge(1 + text.len() / 8)?;
                         Ok(truth(regex.is_match(text)))
                     }
-                    other => Err(Miss::Error(format!("`matches` needs a text, found {}", operators::kind(other)))),
+                    other => Err(Miss::Error(format!(
+                        "`matches` needs a text, found {}",
+                        operators::kind(other)
+                    ))),
                 }
             }
             Node::Macro(call) => self.walk(call),
@@ -114,10 +130,13 @@ impl<'a> Eval<'a> {
     }
 
     /// A value that must be a truth value.
-    fn condition(&mut self, node: &'a Node, by: &str) -> Result<bool, Miss> {
+    pub(super) fn condition(&mut self, node: &'a Node, by: &str) -> Result<bool, Miss> {
         match self.eval(node)?.as_ref() {
             Value::Bool(b) => Ok(*b),
-            other => Err(Miss::Error(format!("`{by}` needs true or false, found {}", operators::kind(other)))),
+            other => Err(Miss::Error(format!(
+                "`{by}` needs true or false, found {}",
+                operators::kind(other)
+            ))),
         }
     }
 
@@ -194,7 +213,12 @@ impl<'a> Eval<'a> {
                     false
                 }
                 Value::Map(map) => matches!(left, Value::String(key) if map.contains_key(key)),
-                other => return Err(Miss::Error(format!("`in` needs a list or a map on its right, found {}", operators::kind(other)))),
+                other => {
+                    return Err(Miss::Error(format!(
+                        "`in` needs a list or a map on its right, found {}",
+                        operators::kind(other)
+                    )));
+                }
             },
             Op::Add | Op::Subtract | Op::Multiply | Op::Divide | Op::Modulo => {
                 let made = operators::arithmetic(op, left, right)?;
@@ -234,117 +258,10 @@ impl<'a> Eval<'a> {
                 self.charge_bytes(a.len().min(b.len()))?;
                 a == b
             }
-            (Value::Int(_), Value::Double(_)) | (Value::Double(_), Value::Int(_)) => operators::order(left, right)?.is_eq(),
+            (Value::Int(_), Value::Double(_)) | (Value::Double(_), Value::Int(_)) => {
+                operators::order(left, right)?.is_eq()
+            }
             _ => left == right,
-        })
-    }
-
-    fn walk(&mut self, call: &'a Macro) -> Out<'a> {
-        let range = self.eval(&call.range)?;
-        let elements = elements(range)?;
-        if elements.len() > MAX_LIST {
-            return Err(Miss::Error(format!("a list of {} elements is walked; at most {MAX_LIST} can be", elements.len())));
-        }
-        let mut result = Collected::default();
-        for element in elements {
-            self.locals.push(element);
-            let stop = self.step(call, &mut result);
-            self.locals.pop();
-            if stop? {
-                break;
-            }
-        }
-        result.finish(call.kind)
-    }
-
-    /// One element; `true` when the result is decided.
-    fn step(&mut self, call: &'a Macro, result: &mut Collected) -> Result<bool, Miss> {
-        let wanted = match &call.filter {
-            Some(filter) => self.condition(filter, "map"),
-            None => Ok(true),
-        };
-        match (call.kind, wanted) {
-            (_, Err(miss)) => result.miss(miss)?,
-            (_, Ok(false)) => {}
-            (MacroKind::Map, Ok(true)) => match self.eval(&call.body) {
-                Ok(value) => {
-                    self.charge(weight(&value))?;
-                    result.list.push(value.into_owned());
-                }
-                Err(miss) => result.miss(miss)?,
-            },
-            (MacroKind::Filter, Ok(true)) => match self.condition(&call.body, "filter") {
-                Ok(true) => {
-                    if let Some(element) = self.locals.last() {
-                        let element = element.clone();
-                        self.charge(weight(&element))?;
-                        result.list.push(element.into_owned());
-                    }
-                }
-                Ok(false) => {}
-                Err(miss) => result.miss(miss)?,
-            },
-            (MacroKind::All, Ok(true)) => match self.condition(&call.body, "all") {
-                Ok(false) => {
-                    result.decided = true;
-                    return Ok(true);
-                }
-                Ok(true) => {}
-                Err(miss) => result.miss(miss)?,
-            },
-            (MacroKind::Exists, Ok(true)) => match self.condition(&call.body, "any") {
-                Ok(true) => {
-                    result.decided = true;
-                    return Ok(true);
-                }
-                Ok(false) => {}
-                Err(miss) => result.miss(miss)?,
-            },
-            (MacroKind::ExistsOne, Ok(true)) => match self.condition(&call.body, "exists_one") {
-                Ok(held) => result.count += usize::from(held),
-                Err(miss) => result.miss(miss)?,
-            },
-        }
-        Ok(false)
-    }
-}
-
-/// What a macro has gathered.
-#[derive(Default)]
-struct Collected {
-    list: Vec<Value>,
-    count: usize,
-    decided: bool,
-    miss: Option<Miss>,
-    /// Paths already named, so that a thousand elements do not name one path a thousand times.
-    named: BTreeSet<String>,
-}
-
-impl Collected {
-    /// Notes a miss and goes on: a later element may decide. Running out of budget ends the walk at once.
-    fn miss(&mut self, miss: Miss) -> Result<(), Miss> {
-        match miss {
-            Miss::Unknown(paths) => self.named.extend(paths),
-            // a spent budget fails again at the very next node, so going on costs no more than the list is long
-            error => self.miss = Some(worse(self.miss.take(), error)),
-        }
-        Ok(())
-    }
-
-    fn finish<'a>(self, kind: MacroKind) -> Out<'a> {
-        if !self.decided {
-            if !self.named.is_empty() {
-                return Err(Miss::Unknown(self.named.into_iter().collect()));
-            }
-            if let Some(miss) = self.miss {
-                return Err(miss);
-            }
-        }
-        Ok(match kind {
-            MacroKind::All => truth(!self.decided),
-            MacroKind::Exists => truth(self.decided),
-            MacroKind::ExistsOne => truth(self.count == 1),
-            MacroKind::Map | MacroKind::Filter => Cow::Owned(Value::List(self.list)),
         })
     }
 }
@@ -357,12 +274,12 @@ fn named(miss: Miss, node: &Node) -> Miss {
     }
 }
 
-fn truth<'a>(value: bool) -> Cow<'a, Value> {
+pub(super) fn truth<'a>(value: bool) -> Cow<'a, Value> {
     Cow::Owned(Value::Bool(value))
 }
 
 /// One miss of two: unknown wins, and names the paths of both.
-fn worse(first: Option<Miss>, second: Miss) -> Miss {
+pub(super) fn worse(first: Option<Miss>, second: Miss) -> Miss {
     match (first, second) {
         (Some(Miss::Unknown(mut a)), Miss::Unknown(b)) => {
             for path in b {
@@ -388,12 +305,17 @@ fn both(a: Out<'_>, b: Out<'_>) -> Miss {
 }
 
 /// How much a value weighs in the budget.
-fn weight(value: &Value) -> usize {
+pub(super) fn weight(value: &Value) -> usize {
     match value {
         Value::String(s) => 1 + s.len() / 64,
         Value::Bytes(b) => 1 + b.len() / 64,
         Value::List(list) => 1 + list.iter().map(weight).sum::<usize>(),
-        Value::Map(map) => 1 + map.iter().map(|(k, v)| 1 + k.len() / 64 + weight(v)).sum::<usize>(),
+        Value::Map(map) => {
+            1 + map
+                .iter()
+                .map(|(k, v)| 1 + k.len() / 64 + weight(v))
+                .sum::<usize>()
+        }
         _ => 1,
     }
 }
@@ -405,7 +327,10 @@ fn select<'a>(operand: Cow<'a, Value>, field: &str) -> Out<'a> {
         Cow::Owned(Value::Map(mut map)) => map.remove(field).map(Cow::Owned).ok_or_else(missing),
         other => match other.as_ref() {
             Value::Null => Err(missing()),
-            other => Err(Miss::Error(format!("`.{field}` needs a map, found {}", operators::kind(other)))),
+            other => Err(Miss::Error(format!(
+                "`.{field}` needs a map, found {}",
+                operators::kind(other)
+            ))),
         },
     }
 }
@@ -415,7 +340,9 @@ fn index_into<'a>(operand: Cow<'a, Value>, index: &Value) -> Out<'a> {
         (Value::Map(_) | Value::Null, Value::String(key)) => select(operand, key),
         (Value::List(list), Value::Int(i)) => {
             let at = usize::try_from(*i).ok().filter(|at| *at < list.len());
-            let Some(at) = at else { return Err(Miss::Unknown(Vec::new())) };
+            let Some(at) = at else {
+                return Err(Miss::Unknown(Vec::new()));
+            };
             Ok(match operand {
                 Cow::Borrowed(Value::List(list)) => Cow::Borrowed(&list[at]),
                 Cow::Owned(Value::List(mut list)) => Cow::Owned(list.swap_remove(at)),
@@ -429,15 +356,4 @@ fn index_into<'a>(operand: Cow<'a, Value>, index: &Value) -> Out<'a> {
             operators::kind(index)
         ))),
     }
-}
-
-/// What a macro walks: the elements of a list, the keys of a map in their order.
-fn elements(range: Cow<'_, Value>) -> Result<Vec<Cow<'_, Value>>, Miss> {
-    Ok(match range {
-        Cow::Borrowed(Value::List(list)) => list.iter().map(Cow::Borrowed).collect(),
-        Cow::Owned(Value::List(list)) => list.into_iter().map(Cow::Owned).collect(),
-        Cow::Borrowed(Value::Map(map)) => map.keys().map(|k| Cow::Owned(Value::String(k.clone()))).collect(),
-        Cow::Owned(Value::Map(map)) => map.into_keys().map(|k| Cow::Owned(Value::String(k))).collect(),
-        other => return Err(Miss::Error(format!("a list or a map can be walked, found {}", operators::kind(&other)))),
-    })
 }

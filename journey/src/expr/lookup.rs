@@ -21,9 +21,15 @@ pub(super) fn path<'a>(scope: &Scope<'a>, path: &Path) -> Option<Cow<'a, Value>>
             }
         }
         Root::Execution => execution(scope, fields),
-        Root::Now => fields.is_empty().then_some(Cow::Owned(Value::Timestamp(scope.now))),
+        Root::Now => fields
+            .is_empty()
+            .then_some(Cow::Owned(Value::Timestamp(scope.now))),
         // results of awaited actions are facts under their whole path, `action.<name>.status`
-        Root::Action | Root::Fact => scope.execution?.facts.get(&path.text).map(|f| Cow::Borrowed(&f.value)),
+        Root::Action | Root::Fact => scope
+            .execution?
+            .facts
+            .get(&path.text)
+            .map(|f| Cow::Borrowed(&f.value)),
     }
 }
 
@@ -63,20 +69,30 @@ fn signal<'a>(scope: &Scope<'a>, signal: &'a Signal, fields: &[String]) -> Optio
 fn customer<'a>(scope: &Scope<'a>, fields: &[String]) -> Option<Cow<'a, Value>> {
     let customer = scope.customer;
     let Some((name, rest)) = fields.split_first() else {
-        let mut all: BTreeMap<String, Value> =
-            customer.attributes.iter().map(|(k, a)| (k.clone(), a.value.clone())).collect();
+        let mut all: BTreeMap<String, Value> = customer
+            .attributes
+            .iter()
+            .map(|(k, a)| (k.clone(), a.value.clone()))
+            .collect();
         for identifier in customer.identifiers.iter().rev() {
-            all.insert(identifier.name.clone(), Value::String(identifier.value.clone()));
+            all.insert(
+                identifier.name.clone(),
+                Value::String(identifier.value.clone()),
+            );
         }
         all.insert("id".to_owned(), Value::String(customer.key.value.clone()));
         return Some(Cow::Owned(Value::Map(all)));
     };
     if name == "id" {
-        return rest.is_empty().then(|| Cow::Owned(Value::String(customer.key.value.clone())));
+        return rest
+            .is_empty()
+            .then(|| Cow::Owned(Value::String(customer.key.value.clone())));
     }
     let identifiers = std::iter::once(&customer.key).chain(&customer.identifiers);
     if let Some(found) = identifiers.into_iter().find(|i| i.name == *name) {
-        return rest.is_empty().then(|| Cow::Owned(Value::String(found.value.clone())));
+        return rest
+            .is_empty()
+            .then(|| Cow::Owned(Value::String(found.value.clone())));
     }
     below(&customer.attributes.get(name)?.value, rest).map(Cow::Borrowed)
 }
@@ -95,7 +111,12 @@ fn execution<'a>(scope: &Scope<'a>, fields: &[String]) -> Option<Cow<'a, Value>>
     match fields {
         [] => {
             let names = ["stage", "visits", "entered_at", "started_at"];
-            Some(Cow::Owned(Value::Map(names.iter().filter_map(|n| Some(((*n).to_owned(), field(n)?))).collect())))
+            Some(Cow::Owned(Value::Map(
+                names
+                    .iter()
+                    .filter_map(|n| Some(((*n).to_owned(), field(n)?)))
+                    .collect(),
+            )))
         }
         [name] => field(name).map(Cow::Owned),
         _ => None,

@@ -34,18 +34,24 @@ type Lowered = Result<Node, String>;
 
 impl Lowering {
     pub(super) fn new() -> Lowering {
-        Lowering { found: Found::default(), nodes: 0, local: None }
+        Lowering {
+            found: Found::default(),
+            nodes: 0,
+            local: None,
+        }
     }
 
     pub(super) fn lower(&mut self, expr: &IdedExpr, depth: usize) -> Lowered {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(format!("has more than {MAX_NODES} parts; split it over variables or stages"));
+            return Err(format!(
+                "has more than {MAX_NODES} parts; split it over variables or stages"
+            ));
         }
         if depth > MAX_DEPTH {
             return Err(format!("nests deeper than {MAX_DEPTH} levels"));
         }
-        if let Some(path) = self.path(expr) {
+        if let Some(path) = self.path(expr)? {
             return Ok(path);
         }
         match &expr.expr {
@@ -62,12 +68,18 @@ impl Lowering {
                     let EntryExpr::MapEntry(entry) = &entry.expr else {
                         return Err("a map is written {\"key\": value}".to_owned());
                     };
-                    entries.push((self.lower(&entry.key, depth + 1)?, self.lower(&entry.value, depth + 1)?));
+                    entries.push((
+                        self.lower(&entry.key, depth + 1)?,
+                        self.lower(&entry.value, depth + 1)?,
+                    ));
                 }
                 Ok(Node::Map(entries))
             }
             Expr::Call(call) => self.call(call, depth),
-            Expr::Struct(made) => Err(format!("`{}{{…}}` makes a message; only maps {{\"key\": value}} can be made", made.type_name)),
+            Expr::Struct(made) => Err(format!(
+                "`{}{{…}}` makes a message; only maps {{\"key\": value}} can be made",
+                made.type_name
+            )),
             // our parser has no macros of its own, so it makes no comprehension; `Unspecified` stands where it failed
             Expr::Comprehension(_) | Expr::Unspecified => Err("is not complete".to_owned()),
         }
@@ -82,7 +94,7 @@ impl Lowering {
     }
 
     /// The name with constant fields that `expr` spells, unless it begins with the variable of a macro.
-    fn path(&mut self, expr: &IdedExpr) -> Option<Node> {
+    fn path(&mut self, expr: &IdedExpr) -> Result<Option<Node>, String> {
         let mut segments = Vec::new();
         let mut at = expr;
         loop {
@@ -96,16 +108,21 @@ impl Lowering {
                     at = &select.operand;
                 }
                 Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
-                    let Expr::Literal(LiteralValue::String(key)) = &call.args[1].expr else { return None };
+                    let Expr::Literal(LiteralValue::String(key)) = &call.args[1].expr else {
+                        return Ok(None);
+                    };
                     segments.push(key.inner().to_owned());
                     at = &call.args[0];
                 }
-                _ => return None,
+                _ => return Ok(None),
             }
         }
         segments.reverse();
         if self.local.as_deref() == Some(segments[0].as_str()) {
-            return None;
+            return Ok(None);
+        }
+        if segments.len() > MAX_DEPTH {
+            return Err(format!("nests deeper than {MAX_DEPTH} levels"));
         }
         self.nodes += segments.len() - 1;
         let root = Root::of(&segments[0]);
@@ -123,7 +140,7 @@ impl Lowering {
             }
         }
         let fields = segments.split_off(1);
-        Some(Node::Path(Path { root, fields, text }))
+        Ok(Some(Node::Path(Path { root, fields, text })))
     }
 
     fn call(&mut self, call: &CallExpr, depth: usize) -> Lowered {
@@ -162,7 +179,13 @@ impl Lowering {
         self.function(call, depth)
     }
 
-    fn macro_call(&mut self, kind: MacroKind, target: &IdedExpr, args: &[IdedExpr], depth: usize) -> Lowered {
+    fn macro_call(
+        &mut self,
+        kind: MacroKind,
+        target: &IdedExpr,
+        args: &[IdedExpr],
+        depth: usize,
+    ) -> Lowered {
         let (var, filter, body) = match (kind, args) {
             (_, [var, body]) => (var, None, body),
             (MacroKind::Map, [var, filter, body]) => (var, Some(filter), body),
@@ -179,7 +202,12 @@ impl Lowering {
         let filter = filter.map(|f| self.lower(f, depth + 1)).transpose();
         let body = self.lower(body, depth + 1);
         self.local = None;
-        Ok(Node::Macro(Box::new(Macro { kind, range, filter: filter?, body: body? })))
+        Ok(Node::Macro(Box::new(Macro {
+            kind,
+            range,
+            filter: filter?,
+            body: body?,
+        })))
     }
 
     fn function(&mut self, call: &CallExpr, depth: usize) -> Lowered {
@@ -198,16 +226,30 @@ impl Lowering {
                 .dfa_size_limit(MAX_REGEX)
                 .nest_limit(32)
                 .build()
-                .map_err(|_| format!("`{}` is no regular expression, or too large a one", pattern.inner()))?;
+                .map_err(|_| {
+                    format!(
+                        "`{}` is no regular expression, or too large a one",
+                        pattern.inner()
+                    )
+                })?;
             return Ok(Node::Matches(self.boxed(text, depth)?, regex));
         }
         let Some((function, least, most)) = functions::find(name) else {
-            let near = functions::nearest(name).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            let near = functions::nearest(name)
+                .map(|n| format!("; did you mean `{n}`?"))
+                .unwrap_or_default();
             return Err(format!("there is no function `{name}`{near}"));
         };
         if args.len() < least || args.len() > most {
-            let wanted = if least == most { format!("{least}") } else { format!("{least} to {most}") };
-            return Err(format!("`{name}` takes {wanted} arguments (the value before the dot is the first), found {}", args.len()));
+            let wanted = if least == most {
+                format!("{least}")
+            } else {
+                format!("{least} to {most}")
+            };
+            return Err(format!(
+                "`{name}` takes {wanted} arguments (the value before the dot is the first), found {}",
+                args.len()
+            ));
         }
         let mut nodes = Vec::with_capacity(args.len());
         for arg in args {
@@ -248,7 +290,10 @@ fn literal_value(literal: &LiteralValue) -> Result<Value, String> {
         LiteralValue::Null => Value::Null,
         LiteralValue::String(s) => Value::String(s.inner().to_owned()),
         LiteralValue::UInt(u) => {
-            return Err(format!("`{}u`: there are no unsigned numbers here; write it without `u`", u.inner()));
+            return Err(format!(
+                "`{}u`: there are no unsigned numbers here; write it without `u`",
+                u.inner()
+            ));
         }
     })
 }

@@ -39,7 +39,13 @@ pub(super) fn order(left: &Value, right: &Value) -> Result<Ordering, Miss> {
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
         (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
         (Value::Duration(a), Value::Duration(b)) => a.cmp(b),
-        (a, b) => return Err(error(format!("{} cannot be compared with {}", kind(a), kind(b)))),
+        (a, b) => {
+            return Err(error(format!(
+                "{} cannot be compared with {}",
+                kind(a),
+                kind(b)
+            )));
+        }
     })
 }
 
@@ -53,16 +59,27 @@ fn whole_and_other(a: i64, b: f64) -> Ordering {
         Ordering::Greater
     } else {
         // the whole part of `b` fits: it lies between -2^63 and 2^63
-        a.cmp(&(b.trunc() as i64)).then_with(|| 0.0f64.partial_cmp(&b.fract()).unwrap_or(Ordering::Equal))
+        a.cmp(&(b.trunc() as i64))
+            .then_with(|| 0.0f64.partial_cmp(&b.fract()).unwrap_or(Ordering::Equal))
     }
 }
 
 pub(super) fn negate(value: &Value) -> Result<Value, Miss> {
     match value {
-        Value::Int(i) => i.checked_neg().map(Value::Int).ok_or_else(|| error("a whole number became too large")),
+        Value::Int(i) => i
+            .checked_neg()
+            .map(Value::Int)
+            .ok_or_else(|| error("a whole number became too large")),
         Value::Double(d) => Ok(Value::Double(-d)),
-        Value::Duration(d) => d.0.checked_neg().map(|d| Value::Duration(Span(d))).ok_or_else(|| error("a duration became too long")),
-        other => Err(error(format!("`-` needs a number or a duration, found {}", kind(other)))),
+        Value::Duration(d) => {
+            d.0.checked_neg()
+                .map(|d| Value::Duration(Span(d)))
+                .ok_or_else(|| error("a duration became too long"))
+        }
+        other => Err(error(format!(
+            "`-` needs a number or a duration, found {}",
+            kind(other)
+        ))),
     }
 }
 
@@ -73,9 +90,15 @@ pub(super) fn arithmetic(op: Op, left: &Value, right: &Value) -> Result<Value, M
         // data says 100 or 100.5 as it comes: a whole number beside another is taken as a number
         (Value::Int(a), Value::Double(b)) => double(op, *a as f64, *b),
         (Value::Double(a), Value::Int(b)) => double(op, *a, *b as f64),
-        (Value::String(a), Value::String(b)) if op == Op::Add => Ok(Value::String(format!("{a}{b}"))),
-        (Value::Bytes(a), Value::Bytes(b)) if op == Op::Add => Ok(Value::Bytes([a.as_slice(), b].concat())),
-        (Value::List(a), Value::List(b)) if op == Op::Add => Ok(Value::List([a.as_slice(), b].concat())),
+        (Value::String(a), Value::String(b)) if op == Op::Add => {
+            Ok(Value::String(format!("{a}{b}")))
+        }
+        (Value::Bytes(a), Value::Bytes(b)) if op == Op::Add => {
+            Ok(Value::Bytes([a.as_slice(), b].concat()))
+        }
+        (Value::List(a), Value::List(b)) if op == Op::Add => {
+            Ok(Value::List([a.as_slice(), b].concat()))
+        }
         _ => times(op, left, right),
     }
 }
@@ -83,22 +106,38 @@ pub(super) fn arithmetic(op: Op, left: &Value, right: &Value) -> Result<Value, M
 fn times(op: Op, left: &Value, right: &Value) -> Result<Value, Miss> {
     let long = || error("a time or duration went out of range");
     match (op, left, right) {
-        (Op::Add, Value::Timestamp(t), Value::Duration(d)) | (Op::Add, Value::Duration(d), Value::Timestamp(t)) => {
-            t.0.checked_add(d.0).map(|t| Value::Timestamp(Time(t))).ok_or_else(long)
+        (Op::Add, Value::Timestamp(t), Value::Duration(d))
+        | (Op::Add, Value::Duration(d), Value::Timestamp(t)) => {
+            t.0.checked_add(d.0)
+                .map(|t| Value::Timestamp(Time(t)))
+                .ok_or_else(long)
         }
         (Op::Subtract, Value::Timestamp(t), Value::Duration(d)) => {
-            t.0.checked_sub(d.0).map(|t| Value::Timestamp(Time(t))).ok_or_else(long)
+            t.0.checked_sub(d.0)
+                .map(|t| Value::Timestamp(Time(t)))
+                .ok_or_else(long)
         }
         (Op::Subtract, Value::Timestamp(a), Value::Timestamp(b)) => {
-            a.0.checked_sub(b.0).map(|d| Value::Duration(Span(d))).ok_or_else(long)
+            a.0.checked_sub(b.0)
+                .map(|d| Value::Duration(Span(d)))
+                .ok_or_else(long)
         }
         (Op::Add, Value::Duration(a), Value::Duration(b)) => {
-            a.0.checked_add(b.0).map(|d| Value::Duration(Span(d))).ok_or_else(long)
+            a.0.checked_add(b.0)
+                .map(|d| Value::Duration(Span(d)))
+                .ok_or_else(long)
         }
         (Op::Subtract, Value::Duration(a), Value::Duration(b)) => {
-            a.0.checked_sub(b.0).map(|d| Value::Duration(Span(d))).ok_or_else(long)
+            a.0.checked_sub(b.0)
+                .map(|d| Value::Duration(Span(d)))
+                .ok_or_else(long)
         }
-        _ => Err(error(format!("`{}` does not go with {} and {}", sign(op), kind(left), kind(right)))),
+        _ => Err(error(format!(
+            "`{}` does not go with {} and {}",
+            sign(op),
+            kind(left),
+            kind(right)
+        ))),
     }
 }
 
@@ -131,7 +170,8 @@ fn whole(op: Op, a: i64, b: i64) -> Result<Value, Miss> {
         Op::Modulo => a.checked_rem(b),
         _ => None,
     };
-    made.map(Value::Int).ok_or_else(|| error("a whole number became too large"))
+    made.map(Value::Int)
+        .ok_or_else(|| error("a whole number became too large"))
 }
 
 fn double(op: Op, a: f64, b: f64) -> Result<Value, Miss> {

@@ -33,7 +33,11 @@ fn once(source: &str) -> (Joined, Vec<&str>) {
     if has(b"?") {
         return (Joined::All, vec![source]);
     }
-    let (joined, by): (Joined, &[u8]) = if has(b"||") { (Joined::Any, b"||") } else { (Joined::All, b"&&") };
+    let (joined, by): (Joined, &[u8]) = if has(b"||") {
+        (Joined::Any, b"||")
+    } else {
+        (Joined::All, b"&&")
+    };
     let mut parts = Vec::new();
     let mut from = 0;
     for mark in marks.iter().filter(|m| m.depth == 0 && m.text == by) {
@@ -70,15 +74,31 @@ fn marks(source: &str) -> Vec<Mark> {
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => {
                 depth = depth.saturating_sub(1);
-                marks.push(Mark { at: i, depth, text: b")" });
+                marks.push(Mark {
+                    at: i,
+                    depth,
+                    text: b")",
+                });
             }
-            b'?' => marks.push(Mark { at: i, depth, text: b"?" }),
+            b'?' => marks.push(Mark {
+                at: i,
+                depth,
+                text: b"?",
+            }),
             b'&' if bytes.get(i + 1) == Some(&b'&') => {
-                marks.push(Mark { at: i, depth, text: b"&&" });
+                marks.push(Mark {
+                    at: i,
+                    depth,
+                    text: b"&&",
+                });
                 i += 1;
             }
             b'|' if bytes.get(i + 1) == Some(&b'|') => {
-                marks.push(Mark { at: i, depth, text: b"||" });
+                marks.push(Mark {
+                    at: i,
+                    depth,
+                    text: b"||",
+                });
                 i += 1;
             }
             _ => {}
@@ -91,7 +111,12 @@ fn marks(source: &str) -> Vec<Mark> {
 /// The position after the text that begins at `start`: short or triple quotes, raw when an `r` stands before.
 fn after_text(bytes: &[u8], start: usize) -> usize {
     let quote = bytes[start];
-    let raw = bytes[..start].iter().rev().take(2).take_while(|b| b.is_ascii_alphabetic()).any(|b| b.eq_ignore_ascii_case(&b'r'));
+    let raw = bytes[..start]
+        .iter()
+        .rev()
+        .take(2)
+        .take_while(|b| b.is_ascii_alphabetic())
+        .any(|b| b.eq_ignore_ascii_case(&b'r'));
     let triple = bytes[start..].starts_with(&[quote; 3]);
     let mut i = start + if triple { 3 } else { 1 };
     while i < bytes.len() {
@@ -112,7 +137,9 @@ fn after_text(bytes: &[u8], start: usize) -> usize {
 fn unwrapped(source: &str) -> &str {
     let mut source = source;
     while source.starts_with('(') {
-        let closing = marks(source).into_iter().find(|m| m.depth == 0 && m.text == b")");
+        let closing = marks(source)
+            .into_iter()
+            .find(|m| m.depth == 0 && m.text == b")");
         match closing {
             Some(mark) if mark.at + 1 == source.len() => source = source[1..mark.at].trim(),
             _ => break,
@@ -136,12 +163,24 @@ mod tests {
             ("(a) && (b)", Joined::All, &["(a)", "(b)"]),
             ("(a && b) && (c || d)", Joined::All, &["a", "b", "(c || d)"]),
             ("(a || b) && c", Joined::All, &["(a || b)", "c"]),
-            ("a == \"x && y\" && b", Joined::All, &["a == \"x && y\"", "b"]),
+            (
+                "a == \"x && y\" && b",
+                Joined::All,
+                &["a == \"x && y\"", "b"],
+            ),
             ("a == 'x\\'&&' && b", Joined::All, &["a == 'x\\'&&'", "b"]),
             ("a == r'\\' && b", Joined::All, &["a == r'\\'", "b"]),
-            ("a == '''x ' && y''' && b", Joined::All, &["a == '''x ' && y'''", "b"]),
+            (
+                "a == '''x ' && y''' && b",
+                Joined::All,
+                &["a == '''x ' && y'''", "b"],
+            ),
             ("a ? b && c : d", Joined::All, &["a ? b && c : d"]),
-            ("l.any(x, x && y) && z", Joined::All, &["l.any(x, x && y)", "z"]),
+            (
+                "l.any(x, x && y) && z",
+                Joined::All,
+                &["l.any(x, x && y)", "z"],
+            ),
             ("a // && b\n && c", Joined::All, &["a // && b", "c"]),
         ];
         for (source, joined, expected) in cases {

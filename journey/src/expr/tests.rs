@@ -5,7 +5,8 @@ use crate::customer::Attribute;
 use crate::execution::{Fact, Stamp, Status, Visit};
 use crate::signal::Identifier;
 use std::collections::BTreeMap;
-use std::time::Instant;
+
+mod limits;
 
 fn json(text: &str) -> Value {
     Value::from_json(text.as_bytes()).unwrap()
@@ -19,17 +20,30 @@ fn object(text: &str) -> BTreeMap<String, Value> {
 }
 
 fn identifier(name: &str, value: &str) -> Identifier {
-    Identifier { name: name.to_owned(), value: value.to_owned() }
+    Identifier {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }
 }
 
 fn customer() -> Customer {
-    let attribute = |text: &str| Attribute { value: json(text), occurred: Time(0) };
+    let attribute = |text: &str| Attribute {
+        value: json(text),
+        occurred: Time(0),
+    };
     Customer {
         key: identifier("email", "a@b.nl"),
-        identifiers: vec![identifier("email", "a@b.nl"), identifier("phone", "1"), identifier("phone", "2")],
+        identifiers: vec![
+            identifier("email", "a@b.nl"),
+            identifier("phone", "1"),
+            identifier("phone", "2"),
+        ],
         attributes: BTreeMap::from([
             ("country".to_owned(), attribute("\"NL\"")),
-            ("address".to_owned(), attribute("{\"city\":\"Utrecht\",\"line two\":null}")),
+            (
+                "address".to_owned(),
+                attribute("{\"city\":\"Utrecht\",\"line two\":null}"),
+            ),
             ("id".to_owned(), attribute("\"not the key\"")),
         ]),
         runs: vec![],
@@ -43,14 +57,23 @@ fn signal() -> Signal {
         kind: "Books.Invoice.updated".to_owned(),
         time: Some(Time(2_000_000)),
         identifiers: vec![],
-        data: object(r#"{"amount":100,"rate":1.5,"kind":"kyc","lines":[{"n":1},{"n":2},{"m":3}],"none":null,"when":"2026-03-01T09:00:00Z"}"#),
+        data: object(
+            r#"{"amount":100,"rate":1.5,"kind":"kyc","lines":[{"n":1},{"n":2},{"m":3}],"none":null,"when":"2026-03-01T09:00:00Z"}"#,
+        ),
         attributes: BTreeMap::new(),
     }
 }
 
 fn execution() -> Execution {
-    let fact = |text: &str| Fact { value: json(text), occurred: Time(0), position: 0 };
-    let stamp = Stamp { at: Time(1_000_000), occurred: Time(1_000_000) };
+    let fact = |text: &str| Fact {
+        value: json(text),
+        occurred: Time(0),
+        position: 0,
+    };
+    let stamp = Stamp {
+        at: Time(1_000_000),
+        occurred: Time(1_000_000),
+    };
     Execution {
         journey: "loan".to_owned(),
         version: 1,
@@ -62,10 +85,17 @@ fn execution() -> Execution {
         outcome: None,
         started: Stamp::default(),
         ended: None,
-        visit: Visit { number: 3, stage: "live".to_owned(), began: stamp },
+        visit: Visit {
+            number: 3,
+            stage: "live".to_owned(),
+            began: stamp,
+        },
         facts: BTreeMap::from([
             ("Books.Invoice.Status".to_owned(), fact("\"Paid\"")),
-            ("Books.Invoice[\"Due Date\"]".to_owned(), fact("\"2026-01-01\"")),
+            (
+                "Books.Invoice[\"Due Date\"]".to_owned(),
+                fact("\"2026-01-01\""),
+            ),
             ("action.scoring.status".to_owned(), fact("\"done\"")),
         ]),
         vars: object(r#"{"amount":5000}"#),
@@ -85,7 +115,12 @@ fn execution() -> Execution {
 /// The answer as a text: JSON, `unknown: paths`, or `error: text`.
 fn answer(source: &str) -> String {
     let (customer, signal, execution) = (customer(), signal(), execution());
-    let scope = Scope { signal: Some(&signal), customer: &customer, execution: Some(&execution), now: Time(3_000_000) };
+    let scope = Scope {
+        signal: Some(&signal),
+        customer: &customer,
+        execution: Some(&execution),
+        now: Time(3_000_000),
+    };
     let expression = match Expression::parse(source) {
         Ok(expression) => expression,
         Err(refused) => return format!("refused: {}", refused.message),
@@ -143,17 +178,29 @@ fn names_stand_for_what_is_known() {
 #[test]
 fn what_never_arrived_is_unknown_and_named() {
     expect(&[
-        ("Desk.Department.Status == \"Active\"", "unknown: Desk.Department.Status"),
+        (
+            "Desk.Department.Status == \"Active\"",
+            "unknown: Desk.Department.Status",
+        ),
         ("Desk.A.x == Desk.B.y", "unknown: Desk.A.x, Desk.B.y"),
         ("Books.invoice.Status", "unknown: Books.invoice.Status"),
         ("signal.data.nothing", "unknown: signal.data.nothing"),
-        ("signal.data.nothing.below", "unknown: signal.data.nothing.below"),
+        (
+            "signal.data.nothing.below",
+            "unknown: signal.data.nothing.below",
+        ),
         ("signal.data.none.below", "unknown: signal.data.none.below"),
         ("signal.data.lines[9].n", "unknown: signal.data.lines[9]"),
         ("signal.data.lines[2].n", "unknown: signal.data.lines[2].n"),
-        ("signal.data[\"due date\"]", "unknown: signal.data[\"due date\"]"),
+        (
+            "signal.data[\"due date\"]",
+            "unknown: signal.data[\"due date\"]",
+        ),
         ("customer.shoe", "unknown: customer.shoe"),
-        ("customer.address[\"line two\"].x", "unknown: customer.address[\"line two\"].x"),
+        (
+            "customer.address[\"line two\"].x",
+            "unknown: customer.address[\"line two\"].x",
+        ),
         ("vars.other", "unknown: vars.other"),
         ("execution.nothing", "unknown: execution.nothing"),
         ("nothing", "unknown: nothing"),
@@ -180,7 +227,10 @@ fn logic_absorbs_unknown_and_errors_on_both_sides() {
         ("Desk.A.x && false", "false"),
         ("false && Desk.A.x", "false"),
         ("Desk.A.x && true", "unknown: Desk.A.x"),
-        ("Desk.A.x && Desk.B.y && Desk.A.x", "unknown: Desk.A.x, Desk.B.y"),
+        (
+            "Desk.A.x && Desk.B.y && Desk.A.x",
+            "unknown: Desk.A.x, Desk.B.y",
+        ),
         ("1 / 0 == 1 || true", "true"),
         ("true || 1 / 0 == 1", "true"),
         ("1 / 0 == 1 && false", "false"),
@@ -188,7 +238,10 @@ fn logic_absorbs_unknown_and_errors_on_both_sides() {
         ("1 / 0 == 1 || Desk.A.x", "unknown: Desk.A.x"),
         ("Desk.A.x || 1 / 0 == 1", "unknown: Desk.A.x"),
         ("1 || true", "true"),
-        ("1 && true", "error: `&&` needs true or false, found a whole number"),
+        (
+            "1 && true",
+            "error: `&&` needs true or false, found a whole number",
+        ),
         ("signal.data.lines.any(l, l.n == 2)", "true"),
         ("signal.data.lines.exists(l, l.n == 7)", "unknown: ….n"),
         ("signal.data.lines.any(l, l.m == 3)", "true"),
@@ -237,36 +290,69 @@ fn operators_and_functions() {
         ("[1, [2]] == [1.0, [2]]", "true"),
         ("{\"a\": 1} == {\"a\": 1.0}", "true"),
         ("\"a\" < \"b\"", "true"),
-        ("1 < \"b\"", "error: a whole number cannot be compared with a text"),
-        ("9223372036854775807 + 1", "error: a whole number became too large"),
-        ("-9223372036854775808 / -1", "error: a whole number became too large"),
+        (
+            "1 < \"b\"",
+            "error: a whole number cannot be compared with a text",
+        ),
+        (
+            "9223372036854775807 + 1",
+            "error: a whole number became too large",
+        ),
+        (
+            "-9223372036854775808 / -1",
+            "error: a whole number became too large",
+        ),
         ("1.0 / 0.0", "error: division by zero"),
         ("1e308 * 10.0", "error: a number became too large"),
         ("2 in [1, 2]", "true"),
         ("\"c\" in {\"d\": 1}", "false"),
-        ("1 in 2", "error: `in` needs a list or a map on its right, found a whole number"),
+        (
+            "1 in 2",
+            "error: `in` needs a list or a map on its right, found a whole number",
+        ),
         ("customer.country in [\"NL\", \"BE\"]", "true"),
         ("size(\"é€\")", "2"),
-        ("\"Hello\".contains(\"ell\") && \"Hello\".startsWith(\"H\") && \"Hello\".endsWith(\"o\")", "true"),
+        (
+            "\"Hello\".contains(\"ell\") && \"Hello\".startsWith(\"H\") && \"Hello\".endsWith(\"o\")",
+            "true",
+        ),
         ("\"abc\".matches(\"^a.c$\")", "true"),
         ("\"Ab\".lowerAscii() + \"Ab\".upperAscii()", "\"abAB\""),
         ("\" x \".trim().replace(\"x\", \"yy\")", "\"yy\""),
         ("\"a,b\".split(\",\")", "[\"a\",\"b\"]"),
         ("[\"a\", \"b\"].join(\"-\")", "\"a-b\""),
         ("\"hello\".substring(1, 3)", "\"el\""),
-        ("\"hello\".substring(9)", "error: `substring` reaches outside…"),
+        (
+            "\"hello\".substring(9)",
+            "error: `substring` reaches outside…",
+        ),
         ("\"hello\".indexOf(\"l\")", "2"),
         ("int(\"12\") + int(1.9)", "13"),
-        ("int(\"x\")", "error: the text `x` cannot be read as a whole number"),
+        (
+            "int(\"x\")",
+            "error: the text `x` cannot be read as a whole number",
+        ),
         ("double(\"1.5\")", "1.5"),
         ("string(1.0) + string(true)", "\"1true\""),
         ("bool(\"true\")", "true"),
-        ("timestamp(signal.data.when) + duration(\"1d\")", "\"2026-03-02T09:00:00Z\""),
-        ("timestamp(signal.data.when).getHours(\"Europe/Amsterdam\")", "10"),
+        (
+            "timestamp(signal.data.when) + duration(\"1d\")",
+            "\"2026-03-02T09:00:00Z\"",
+        ),
+        (
+            "timestamp(signal.data.when).getHours(\"Europe/Amsterdam\")",
+            "10",
+        ),
         ("timestamp(signal.data.when).getDayOfWeek()", "0"),
-        ("timestamp(signal.data.when).getHours(\"Mars/Base\")", "error: `Mars/Base` is no time zone…"),
+        (
+            "timestamp(signal.data.when).getHours(\"Mars/Base\")",
+            "error: `Mars/Base` is no time zone…",
+        ),
         ("duration(\"90m\").getHours()", "1"),
-        ("timestamp(\"x\")", "error: the text `x` cannot be read as a time…"),
+        (
+            "timestamp(\"x\")",
+            "error: the text `x` cannot be read as a time…",
+        ),
         ("signal.data.amount.x", "unknown: signal.data.amount.x"),
         ("[1].x", "error: `.x` needs a map, found a list"),
         ("dyn(1)", "1"),
@@ -280,22 +366,38 @@ fn what_is_no_expression_is_refused() {
     let deep = format!("{}1{}", "(".repeat(200), ")".repeat(200));
     let nested = format!("{}1{}", "[".repeat(80), "]".repeat(80));
     let sum = ["1"; MAX_DEPTH + 5].join("+");
+    let path = format!("a{}", ".a".repeat(MAX_DEPTH));
     let selects = format!("f(){}", ".a".repeat(MAX_DEPTH + 5));
     expect(&[
         ("", "refused: is empty…"),
         ("a ==", "refused: is no expression: …"),
         ("a b", "refused: is no expression: …"),
         ("\"open", "refused: is no expression: …"),
-        ("sise(x)", "refused: there is no function `sise`; did you mean `size`?"),
+        (
+            "sise(x)",
+            "refused: there is no function `sise`; did you mean `size`?",
+        ),
         ("x.zzzzzz()", "refused: there is no function `zzzzzz`"),
         ("size(1, 2)", "refused: `size` takes 1 arguments…"),
-        ("\"a\".matches(x)", "refused: the pattern of `matches` must be written out…"),
-        ("\"a\".matches(\"(\")", "refused: `(` is no regular expression…"),
-        ("\"a\".matches(\"((a{1000}){1000}){1000}\")", "refused: `((a{1000}){1000}){1000}` is no regular…"),
+        (
+            "\"a\".matches(x)",
+            "refused: the pattern of `matches` must be written out…",
+        ),
+        (
+            "\"a\".matches(\"(\")",
+            "refused: `(` is no regular expression…",
+        ),
+        (
+            "\"a\".matches(\"((a{1000}){1000}){1000}\")",
+            "refused: `((a{1000}){1000}){1000}` is no regular…",
+        ),
         ("1u", "refused: `1u`: there are no unsigned numbers here…"),
         ("A{b: 1}", "refused: `A{…}` makes a message…"),
         ("a.?b", "refused: is no expression: …"),
-        ("[1].map(x, [2].map(y, x))", "refused: has a macro within a macro…"),
+        (
+            "[1].map(x, [2].map(y, x))",
+            "refused: has a macro within a macro…",
+        ),
         ("[1].map(x.y, x)", "refused: the first argument of all…"),
         ("[1].map(x)", "refused: all, any, exists…"),
         (&long, "refused: has 4098 bytes…"),
@@ -303,85 +405,27 @@ fn what_is_no_expression_is_refused() {
         (&deep, "refused: nests deeper than 64 levels"),
         (&nested, "refused: nests deeper than 64 levels"),
         (&sum, "refused: nests deeper than 64 levels"),
+        (&path, "refused: nests deeper than 64 levels"),
         (&selects, "refused: nests deeper than 64 levels"),
     ]);
 }
 
 #[test]
-fn hostile_texts_are_refused_fast() {
-    let terms = ["1"; 20_000].join("+");
-    let columns = format!("{} ==", "a".repeat(70_000));
-    let macros = "[0,1,2,3,4,5,6,7,8,9].map(a, ".repeat(6) + "a" + &")".repeat(6);
-    let worst = [
-        "!".repeat(MAX_SOURCE),
-        "-".repeat(MAX_SOURCE),
-        "(".repeat(MAX_SOURCE),
-        "[".repeat(MAX_SOURCE),
-        "{".repeat(MAX_SOURCE),
-        "a?".repeat(MAX_SOURCE / 2),
-        "a.".repeat(MAX_SOURCE / 2),
-        "a(".repeat(MAX_SOURCE / 2),
-        "1+".repeat(MAX_SOURCE / 2 - 1) + "1",
-        "a&&".repeat(MAX_SOURCE / 3 - 1) + "a",
-        "a||b&&".repeat(MAX_SOURCE / 6 - 1) + "a",
-        "a[".repeat(MAX_SOURCE / 2),
-        ")".repeat(MAX_SOURCE),
-        "\u{0}".repeat(MAX_SOURCE),
-        "\u{1F600}".repeat(MAX_SOURCE / 4),
-        "'".repeat(MAX_SOURCE),
-        "\"\\".repeat(MAX_SOURCE / 2),
-    ];
-    for text in [terms, columns, macros].iter().chain(&worst) {
-        let began = Instant::now();
-        let result = Expression::parse(text);
-        let name = text.chars().take(12).collect::<String>();
-        let took = began.elapsed();
-        assert!(result.is_err(), "{name}… was accepted");
-        let message = result.map_or_else(|r| r.message, |_| String::new());
-        assert!(!message.contains("the parser failed"), "{name}…: {message}");
-        assert!(took.as_millis() < 1_000, "{name}… took {took:?}");
-    }
-}
-
-#[test]
-fn evaluation_has_a_budget() {
-    let list = format!("[{}]", (0..MAX_LIST).map(|i| i.to_string()).collect::<Vec<_>>().join(","));
-    let text = "x".repeat(200_000);
-    let mut signal = signal();
-    signal.data.insert("list".to_owned(), json(&list));
-    signal.data.insert("longer".to_owned(), json(&list.replace('[', "[0,")));
-    signal.data.insert("text".to_owned(), Value::String(text));
-    let customer = customer();
-    let scope = Scope { signal: Some(&signal), customer: &customer, execution: None, now: Time(0) };
-    let cases = [
-        ("size(signal.data.list.map(x, x + 1)) == 1000", Ok(true)),
-        ("signal.data.longer.all(x, x >= 0)", Err("at most 1000")),
-        ("signal.data.list.map(x, signal.data.text + \"a\") == []", Err("too much work")),
-        ("signal.data.list.all(x, signal.data.text.contains(\"y\") || true)", Err("too much work")),
-        ("signal.data.list.all(x, x >= 0)", Ok(true)),
-        ("signal.data.list.map(x, signal.data.list) == []", Err("too much work")),
-        ("signal.data.text.replace(\"x\", signal.data.text) == \"\"", Err("too much work")),
-        ("size(signal.data.text.split(\"\")) > 0", Err("too much work")),
-    ];
-    for (source, expected) in cases {
-        let began = Instant::now();
-        let found = Expression::parse(source).unwrap().holds(&Base::default(), &scope);
-        match (&found, expected) {
-            (Ok(held), Ok(wanted)) => assert_eq!(*held, wanted, "{source}"),
-            (Err(Miss::Error(error)), Err(part)) => assert!(error.contains(part), "{source}: {error}"),
-            _ => panic!("{source}: {found:?}"),
-        }
-        assert!(began.elapsed().as_millis() < 1_000, "{source} took {:?}", began.elapsed());
-    }
-}
-
-#[test]
 fn a_condition_is_told_in_its_parts() {
     let (customer, signal, execution) = (customer(), signal(), execution());
-    let scope = Scope { signal: Some(&signal), customer: &customer, execution: Some(&execution), now: Time(3_000_000) };
+    let scope = Scope {
+        signal: Some(&signal),
+        customer: &customer,
+        execution: Some(&execution),
+        now: Time(3_000_000),
+    };
     let parts = |source: &str| -> Vec<String> {
         let expression = Expression::parse(source).unwrap();
-        expression.parts(&Base::default(), &scope).into_iter().map(|p| format!("{} -> {:?}", p.source, p.state)).collect()
+        expression
+            .parts(&Base::default(), &scope)
+            .into_iter()
+            .map(|p| format!("{} -> {:?}", p.source, p.state))
+            .collect()
     };
     assert_eq!(
         parts("Books.Invoice.Status == \"Paid\" && Desk.Department.Status == \"Active\""),
@@ -394,10 +438,22 @@ fn a_condition_is_told_in_its_parts() {
     assert_eq!(parts("a.b || 1 / 0 == 1").len(), 2);
     let any = Expression::parse("a.b || c.d").unwrap();
     assert!(any.any_part_is_enough());
-    assert!(!Expression::parse("a.b && c.d").unwrap().any_part_is_enough());
+    assert!(
+        !Expression::parse("a.b && c.d")
+            .unwrap()
+            .any_part_is_enough()
+    );
     // as many parts as operands, however they are grouped
-    for source in ["a && b && c && d && e", "(a && b) && (c && (d && e))", "a || b || (c || d) || e"] {
-        assert_eq!(Expression::parse(source).unwrap().parts.len(), 5, "{source}");
+    for source in [
+        "a && b && c && d && e",
+        "(a && b) && (c && (d && e))",
+        "a || b || (c || d) || e",
+    ] {
+        assert_eq!(
+            Expression::parse(source).unwrap().parts.len(),
+            5,
+            "{source}"
+        );
     }
 }
 
@@ -408,14 +464,40 @@ fn mentions_are_the_facts() {
          && vars.amount > 1 && [1].any(x, x.y == Z.z) && lonely == 1",
     )
     .unwrap();
-    let mentions: Vec<String> = expression.mentions().iter().map(ToString::to_string).collect();
-    assert_eq!(mentions, ["A.B.lines", "A.B.name", "Books.Invoice.Status", "Desk.T[\"Due Date\"]", "Z.z"]);
+    let mentions: Vec<String> = expression
+        .mentions()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        mentions,
+        [
+            "A.B.lines",
+            "A.B.name",
+            "Books.Invoice.Status",
+            "Desk.T[\"Due Date\"]",
+            "Z.z"
+        ]
+    );
     assert!(expression.uses("vars") && !expression.uses("now"));
-    assert_eq!(expression.names_alone().iter().collect::<Vec<_>>(), ["lonely"]);
+    assert_eq!(
+        expression.names_alone().iter().collect::<Vec<_>>(),
+        ["lonely"]
+    );
     for path in expression.mentions() {
         assert_eq!(path.to_string().parse::<FactPath>().as_ref(), Ok(path));
     }
-    for text in ["", ".a", "a.", "a..b", "a[b]", "a[\"b\"", "a[\"b\"]c", "a b", "1a"] {
+    for text in [
+        "",
+        ".a",
+        "a.",
+        "a..b",
+        "a[b]",
+        "a[\"b\"",
+        "a[\"b\"]c",
+        "a b",
+        "1a",
+    ] {
         assert!(text.parse::<FactPath>().is_err(), "{text}");
     }
 }

@@ -14,7 +14,11 @@ pub(super) fn lint(definition: &definition::Journey, compiled: &Compiled, proble
 
 /// The stages that a stage leads to, by transitions and deadlines.
 fn next(stage: &Stage) -> impl Iterator<Item = usize> {
-    stage.transitions.iter().map(|t| t.to).chain(stage.deadlines.iter().filter_map(|d| d.to))
+    stage
+        .transitions
+        .iter()
+        .map(|t| t.to)
+        .chain(stage.deadlines.iter().filter_map(|d| d.to))
 }
 
 fn unreachable(definition: &definition::Journey, compiled: &Compiled, problems: &mut Problems) {
@@ -26,7 +30,21 @@ fn unreachable(definition: &definition::Journey, compiled: &Compiled, problems: 
             open.extend(next(&compiled.stages[number]));
         }
     }
-    for (stage, _) in definition.stages.iter().zip(reached).filter(|(_, reached)| !reached) {
+    if let (Some(written), Some(goal)) = (&definition.goal, &compiled.goal)
+        && !reached[goal.stage]
+    {
+        problems.warning(
+            &written.place,
+            "the goal cannot be reached",
+            "lead transitions to its stage, or name another",
+        );
+    }
+    for (stage, _) in definition
+        .stages
+        .iter()
+        .zip(reached)
+        .filter(|(_, reached)| !reached)
+    {
         problems.warning(
             &stage.stage.place,
             format!("the stage `{}` cannot be reached", stage.stage.text),
@@ -44,20 +62,37 @@ fn dead_ends(definition: &definition::Journey, compiled: &Compiled, problems: &m
         if stage.end.is_none() && next(stage).next().is_none() {
             problems.warning(
                 &written.stage.place,
-                format!("the stage `{}` is a dead end: nothing leads out of it", stage.name),
+                format!(
+                    "the stage `{}` is a dead end: nothing leads out of it",
+                    stage.name
+                ),
                 "give it transitions, or make it an end with `end: OUTCOME`",
             );
         }
     }
 }
 
-fn deadlines_into_themselves(definition: &definition::Journey, compiled: &Compiled, problems: &mut Problems) {
+fn deadlines_into_themselves(
+    definition: &definition::Journey,
+    compiled: &Compiled,
+    problems: &mut Problems,
+) {
     for (number, (written, stage)) in definition.stages.iter().zip(&compiled.stages).enumerate() {
-        let deadlines = written.deadline.as_ref().map_or(&[][..], |several| several.0.as_slice());
-        for (written, _) in deadlines.iter().zip(&stage.deadlines).filter(|(_, deadline)| deadline.to == Some(number)) {
+        let deadlines = written
+            .deadline
+            .as_ref()
+            .map_or(&[][..], |several| several.0.as_slice());
+        for (written, _) in deadlines
+            .iter()
+            .zip(&stage.deadlines)
+            .filter(|(_, deadline)| deadline.to == Some(number))
+        {
             problems.warning(
                 &written.place,
-                format!("the deadline moves to its own stage `{}`, where it starts anew, for ever", stage.name),
+                format!(
+                    "the deadline moves to its own stage `{}`, where it starts anew, for ever",
+                    stage.name
+                ),
                 "move to another stage, or use `repeat` for actions that come back",
             );
         }
@@ -77,7 +112,11 @@ fn quick(stage: &Stage) -> Vec<Quick> {
     for (transition, way) in stage.transitions.iter().enumerate() {
         let holds = way.when.as_ref().and_then(|when| when.constant().cloned());
         if let (Trigger::Condition, false) = (&way.trigger, holds == Some(Value::Bool(false))) {
-            ways.push(Quick { transition, to: way.to, certain: holds == Some(Value::Bool(true)) });
+            ways.push(Quick {
+                transition,
+                to: way.to,
+                certain: holds == Some(Value::Bool(true)),
+            });
         }
     }
     ways
@@ -90,7 +129,10 @@ fn loops(definition: &definition::Journey, compiled: &Compiled, problems: &mut P
             if !leads_to(&ways, way.to, number, false) {
                 continue;
             }
-            let place = definition.stages[number].transitions.as_ref().map(|list| &list[way.transition].place);
+            let place = definition.stages[number]
+                .transitions
+                .as_ref()
+                .map(|list| &list[way.transition].place);
             let place = place.unwrap_or(&definition.stages[number].place);
             let target = &compiled.stages[way.to].name;
             if way.certain && leads_to(&ways, way.to, number, true) {
@@ -119,7 +161,12 @@ fn leads_to(ways: &[Vec<Quick>], from: usize, to: usize, certain: bool) -> bool 
             return true;
         }
         if !std::mem::replace(&mut seen[number], true) {
-            open.extend(ways[number].iter().filter(|way| way.certain || !certain).map(|way| way.to));
+            open.extend(
+                ways[number]
+                    .iter()
+                    .filter(|way| way.certain || !certain)
+                    .map(|way| way.to),
+            );
         }
     }
     false

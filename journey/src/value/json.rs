@@ -8,12 +8,20 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 pub(super) fn read(json: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(json).map_err(|e| format!("the JSON is not UTF-8 from byte {} on", e.valid_up_to()))?;
+    let text = std::str::from_utf8(json)
+        .map_err(|e| format!("the JSON is not UTF-8 from byte {} on", e.valid_up_to()))?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Level(0).deserialize(&mut reader).map_err(|e| format!("the JSON cannot be read: {e}"))?;
-    reader.end().map_err(|e| format!("the JSON cannot be read: {e}"))?;
+    let value = Level(0)
+        .deserialize(&mut reader)
+        .map_err(|e| format!("the JSON cannot be read: {e}"))?;
+    reader
+        .end()
+        .map_err(|e| format!("the JSON cannot be read: {e}"))?;
     if let Some(number) = too_large(text) {
-        return Err(format!("the whole number {} is beyond 64 bits; send it as a text", crate::problem::short(number)));
+        return Err(format!(
+            "the whole number {} is beyond 64 bits; send it as a text",
+            crate::problem::short(number)
+        ));
     }
     Ok(value)
 }
@@ -33,11 +41,16 @@ fn too_large(text: &str) -> Option<&str> {
             }
             b'-' | b'0'..=b'9' => {
                 let start = i;
-                while i < bytes.len() && matches!(bytes[i], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9') {
+                while i < bytes.len()
+                    && matches!(bytes[i], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+                {
                     i += 1;
                 }
                 let number = &text[start..i];
-                if i - start >= 19 && !number.contains(['.', 'e', 'E']) && number.parse::<i64>().is_err() {
+                if i - start >= 19
+                    && !number.contains(['.', 'e', 'E'])
+                    && number.parse::<i64>().is_err()
+                {
                     return Some(number);
                 }
                 continue;
@@ -64,7 +77,9 @@ impl<'de> DeserializeSeed<'de> for Level {
 impl Level {
     fn down<E: Error>(self) -> Result<Level, E> {
         if self.0 >= MAX_JSON_DEPTH {
-            return Err(E::custom(format_args!("it nests deeper than {MAX_JSON_DEPTH} levels")));
+            return Err(E::custom(format_args!(
+                "it nests deeper than {MAX_JSON_DEPTH} levels"
+            )));
         }
         Ok(Level(self.0 + 1))
     }
@@ -90,11 +105,19 @@ impl<'de> Visitor<'de> for Level {
     }
 
     fn visit_u64<E: Error>(self, v: u64) -> Result<Value, E> {
-        i64::try_from(v).map(Value::Int).map_err(|_| E::custom(format_args!("the whole number {v} is beyond 64 bits; send it as a text")))
+        i64::try_from(v).map(Value::Int).map_err(|_| {
+            E::custom(format_args!(
+                "the whole number {v} is beyond 64 bits; send it as a text"
+            ))
+        })
     }
 
     fn visit_f64<E: Error>(self, v: f64) -> Result<Value, E> {
-        if v.is_finite() { Ok(Value::Double(v)) } else { Err(E::custom("a number is not finite")) }
+        if v.is_finite() {
+            Ok(Value::Double(v))
+        } else {
+            Err(E::custom("a number is not finite"))
+        }
     }
 
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
@@ -216,11 +239,21 @@ mod tests {
     #[test]
     fn json_is_read_and_written() {
         let cases = [
-            "null", "true", "-7", "9223372036854775807", "1.5", "\"a\\\"b\\n\"", "[]", "{}",
+            "null",
+            "true",
+            "-7",
+            "9223372036854775807",
+            "1.5",
+            "\"a\\\"b\\n\"",
+            "[]",
+            "{}",
             "{\"a\":[1,{\"b\":null}],\"c\":\"\u{e9}\"}",
         ];
         for json in cases {
-            assert_eq!(Value::from_json(json.as_bytes()).map(|v| v.to_json()), Ok(json.to_owned()));
+            assert_eq!(
+                Value::from_json(json.as_bytes()).map(|v| v.to_json()),
+                Ok(json.to_owned())
+            );
         }
     }
 
@@ -242,16 +275,25 @@ mod tests {
             let error = Value::from_json(json).expect_err(expected);
             assert!(error.contains(expected), "{error}");
         }
-        assert_eq!(Value::from_json(b"\"123456789012345678901234567890\"").map(|v| v.to_text().len()), Ok(30));
+        assert_eq!(
+            Value::from_json(b"\"123456789012345678901234567890\"").map(|v| v.to_text().len()),
+            Ok(30)
+        );
     }
 
     #[test]
     fn times_durations_and_bytes_are_texts_in_json() {
         let cases = [
-            (Value::Timestamp(Time(1_500_000)), "\"1970-01-01T00:00:01.5Z\""),
+            (
+                Value::Timestamp(Time(1_500_000)),
+                "\"1970-01-01T00:00:01.5Z\"",
+            ),
             (Value::Duration(Span(90_000_000)), "\"90s\""),
             (Value::Duration(Span(-250_000)), "\"-0.25s\""),
-            (Value::Bytes(b"any carnal pleas".to_vec()), "\"YW55IGNhcm5hbCBwbGVhcw==\""),
+            (
+                Value::Bytes(b"any carnal pleas".to_vec()),
+                "\"YW55IGNhcm5hbCBwbGVhcw==\"",
+            ),
             (Value::Bytes(vec![]), "\"\""),
         ];
         for (value, json) in cases {
