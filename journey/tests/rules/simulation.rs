@@ -418,3 +418,29 @@ fn a_test_file_that_is_none_is_told_where() {
 fn a_span_in_the_table_is_what_it_says() {
     assert_eq!(at("1d"), Time(START).plus(after("24h")));
 }
+
+/// Worked out with another implementation of xxh3 (Python's xxhash): what places a customer can never change.
+#[test]
+fn the_hash_that_places_a_customer_never_changes() {
+    let long = "x".repeat(limits::IDENTIFIER_VALUE_BYTES);
+    let table = [
+        ("default", "application_id", "173688", 0x3981_e6c7_982a_915b),
+        (
+            "acme",
+            "email",
+            "Am\u{e9}lie@Example.org",
+            0x2120_ae4f_8c86_9b7f,
+        ),
+        ("w", "id", long.as_str(), 0x2ff1_b00a_7f28_aa43),
+    ];
+    for (workspace, name, value, expected) in table {
+        let key = Identifier::new(name, value).expect("an identifier");
+        assert_eq!(
+            customer_hash(workspace, &key),
+            expected,
+            "{workspace} {key}"
+        );
+    }
+    assert_eq!(slot_hash("loan", None), 0x0658_3cb4_7141_0f07);
+    assert_eq!(slot_hash("loan", Some("l-1")), 0xebfe_3dfe_5ac7_0ca9);
+}
