@@ -4,6 +4,18 @@
 //! evaluated here. Not by `cel`'s evaluator, for it has no budget of steps or memory, iterates hash maps, stops at the
 //! first missing key without saying which path it was, and calls `has(a.b.c)` an error where `a` never arrived.
 //! Knows no journey and no YAML: it is given a text and a [`Scope`].
+//!
+//! Where it differs from CEL, it is for data that comes as it comes:
+//! - what is missing is unknown, and so is what lies below a null or beyond the end of a list;
+//! - unknown wins over an error, except where `&&`, `||`, `all` or `any` absorb both;
+//! - `has(x)` takes any expression, and is false where `x` is unknown; `any` is another name of `exists`;
+//! - a whole number beside another number is taken as a number (`100 * 1.5`); there are no unsigned numbers;
+//! - maps are walked in the order of their keys;
+//! - macros are not nested, the pattern of `matches` is written out, and `type` is not there.
+//!
+//! Functions: `size contains startsWith endsWith matches int double string bool timestamp duration dyn`, the parts of
+//! times (`getFullYear` … `getMilliseconds`, with a time zone if given), and `lowerAscii upperAscii trim replace split
+//! join substring indexOf`.
 
 use crate::compiled::FactPath;
 use crate::customer::Customer;

@@ -44,6 +44,10 @@ impl fmt::Display for Problem {
 
 /// The name among `known` that is nearest to `name`, if one is near enough to be meant.
 pub(crate) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    // nobody means a short name with a long one, and distances cost the product of the lengths
+    if name.len() > 64 {
+        return None;
+    }
     known
         .into_iter()
         .map(|candidate| {

@@ -77,6 +77,12 @@ fn the_example_in_full_colour_compiles_as_it_is() {
 }
 
 #[test]
+fn a_compiled_journey_is_shared_between_threads() {
+    fn shared<T: Send + Sync + std::fmt::Debug>(_: &T) {}
+    shared(&checked(LOAN).compiled);
+}
+
+#[test]
 fn the_loan_compiles_without_a_warning() {
     let Checked { compiled, warnings } = checked(LOAN);
     assert!(warnings.is_empty(), "{}", told(&warnings));

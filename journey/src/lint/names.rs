@@ -99,6 +99,15 @@ impl<'a> Names<'a> {
                 &written.place,
                 [(&written.where_, &rule.where_), (&written.when, &rule.when)],
             );
+            if let (true, Some(when)) = (rule.on.is_empty(), &rule.when)
+                && when.uses("now")
+            {
+                self.problems.warning(
+                    &written.place,
+                    "`now` in an exit rule without a signal: it is tested only when something changes",
+                    "use the journey's `deadline`",
+                );
+            }
         }
         if let (Some(written), Some(key)) = (&definition.instance_key, &compiled.instance_key) {
             self.expression(key, &written.place);

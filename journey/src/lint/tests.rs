@@ -239,6 +239,11 @@ fn names_that_nothing_stands_behind() {
             vec!["6:stages[0].transitions[0].when time opens this transition"],
         ),
         (
+            "exit: [{ when: now > customer.until }]",
+            "on: c.d",
+            vec!["3:exit[0] `now` in an exit rule without a signal"],
+        ),
+        (
             "instance_key: vars.x",
             "on: c.d",
             vec![
