@@ -1,2 +1,70 @@
-//! The binary `sojourn`.
-fn main() {}
+//! The binary `sojourn`: parse, run, exit codes.
+
+use clap::{CommandFactory, Parser};
+use sojourn_client::cli::{Command, GlobalOpts, Say};
+use sojourn_node::cli::{ServerCommand, demo, run};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Customers on their way, durably
+#[derive(Debug, Parser)]
+#[command(name = "sojourn", version, disable_help_subcommand = true)]
+struct Sojourn {
+    #[command(flatten)]
+    global: GlobalOpts,
+    #[command(subcommand)]
+    command: All,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum All {
+    #[command(flatten)]
+    Server(ServerCommand),
+    #[command(flatten)]
+    Client(Command),
+}
+
+fn main() -> ExitCode {
+    let sojourn = Sojourn::parse();
+    let default = match &sojourn.command {
+        All::Server(ServerCommand::Serve(_)) => {
+            "info,openraft=error,sled=warn,fjall=warn,lsm_tree=warn"
+        }
+        All::Server(_) => "warn,sojourn::action=info,openraft=error",
+        All::Client(_) => "error",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SOJOURN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return ExitCode::from(70);
+        }
+    };
+    let code = runtime.block_on(async {
+        match sojourn.command {
+            All::Server(ServerCommand::Dev(args)) => ExitCode::from(run::dev(args).await as u8),
+            All::Server(ServerCommand::Serve(args)) => ExitCode::from(run::serve(args).await as u8),
+            All::Server(ServerCommand::Demo(args)) => ExitCode::from(demo::demo(args).await as u8),
+            All::Client(command) => {
+                let mut say = Say::standard();
+                sojourn_client::cli::run(command, &sojourn.global, Sojourn::command(), &mut say)
+                    .await
+                    .into()
+            }
+        }
+    });
+    // blocking tasks (checkpoints that are being written) are not waited for: the log has everything
+    runtime.shutdown_background();
+    code
+}

@@ -1,0 +1,667 @@
+//! One customer, on the owner: puts its inputs in order, recognises repetitions, has each execution decide its part,
+//! and hands the whole as one decision to the proposer. It does not wait for it to be applied: the next input is
+//! decided on the pending state.
+
+use super::execution::{Decide, Decided, ExecutionActor, Start as StartExecution};
+use super::live::{Live, Session};
+use super::{Answer, Ask, CustomerKey, ExecutionKey, Request};
+use crate::catalog::WorkspaceView;
+use crate::convert::event::by_to;
+use crate::history::{command_hash, id_hash};
+use crate::shard::customer::{CustomerState, DecisionId, Recent};
+use crate::shard::decision::{Decision, Part};
+use crate::shard::owner::Duties;
+use crate::shard::proposer::Proposal;
+use crate::shard::read;
+use crate::shard::receipt;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use sojourn_journey::customer::Customer;
+use sojourn_journey::decide::{ByHand, Gate, Moment};
+use sojourn_journey::event::{Event, What};
+use sojourn_journey::execution::Execution;
+use sojourn_journey::plan::{self, Catalog, JourneyState};
+use sojourn_journey::receipt::Fate;
+use sojourn_journey::signal::Signal;
+use sojourn_proto::{stored, v1};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// The actor.
+pub struct CustomerActor;
+
+/// What it is started with.
+pub struct Start {
+    /// Who it is.
+    pub customer: CustomerKey,
+    /// What its shard gives it.
+    pub duties: Arc<Duties>,
+    /// The awake customers.
+    pub live: Arc<Live>,
+}
+
+/// The pending state of a customer and of its executions.
+pub struct Mind {
+    me: CustomerKey,
+    duties: Arc<Duties>,
+    session: Arc<Session>,
+    /// What it will be once everything decided is applied; `None`: nobody is known under this key.
+    known: Option<CustomerState>,
+    in_flight: HashMap<u128, DecisionId>,
+    executions: HashMap<ExecutionKey, ActorRef<Decide>>,
+}
+
+impl Actor for CustomerActor {
+    type Msg = Request;
+    type State = Mind;
+    type Arguments = Start;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Request>,
+        start: Start,
+    ) -> Result<Mind, ActorProcessingErr> {
+        let session = start
+            .live
+            .session()
+            .ok_or("this node does not own the shard any more")?;
+        let me = start.customer;
+        let known = start
+            .duties
+            .state
+            .lock()
+            .customer(me.hash, &me.workspace, &me.key)?;
+        Ok(Mind {
+            me,
+            duties: start.duties,
+            session,
+            known,
+            in_flight: HashMap::new(),
+            executions: HashMap::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Request>,
+        request: Request,
+        mind: &mut Mind,
+    ) -> Result<(), ActorProcessingErr> {
+        mind.handle(&myself, request).await
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<Request>,
+        event: SupervisionEvent,
+        mind: &mut Mind,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(cell, error) = event {
+            tracing::error!(shard = mind.duties.shard, %error, "an execution's actor failed while deciding");
+            mind.executions
+                .retain(|_, actor| actor.get_id() != cell.get_id());
+        }
+        Ok(())
+    }
+}
+
+/// What a decision is made of, before it has an id.
+struct Draft {
+    cause: stored::cause::Cause,
+    moment: Moment,
+    customer: Arc<Customer>,
+    change: sojourn_journey::customer::CustomerChange,
+    parts: Vec<Part>,
+    afters: Vec<Arc<Execution>>,
+    content: u64,
+    time_ahead: bool,
+    notes: Vec<String>,
+}
+
+impl Mind {
+    async fn handle(
+        &mut self,
+        myself: &ActorRef<Request>,
+        request: Request,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(request) = self.unless_repeated(request)? else {
+            return Ok(());
+        };
+        let ask = request.ask.clone();
+        let drafted = match &*ask {
+            Ask::Signal {
+                signal,
+                sent,
+                content,
+            } => self.signal(myself, &ask, signal, sent, *content).await,
+            Ask::Command {
+                execution,
+                command,
+                content,
+            } => {
+                let kind = match command.what {
+                    ByHand::Override { .. } => "override",
+                    ByHand::Hold => "hold",
+                    ByHand::Resume => "resume",
+                    ByHand::Stop { .. } => "stop",
+                };
+                let by = sojourn_journey::event::By {
+                    actor: command.actor.clone(),
+                    reason: command.reason.clone(),
+                };
+                let cause = |execution: String| {
+                    stored::cause::Cause::Command(stored::CommandCause {
+                        id: command.id.clone(),
+                        kind: kind.into(),
+                        by: Some(by_to(&by)),
+                        execution,
+                        content: *content,
+                    })
+                };
+                self.one(myself, &ask, execution, cause, *content).await
+            }
+            Ask::Timer {
+                execution,
+                visit,
+                place,
+                round,
+            } => {
+                let timer = v1::event::TimerRef {
+                    visit: *visit,
+                    place: place.clone(),
+                    round: *round,
+                };
+                let cause = |execution| {
+                    stored::cause::Cause::Timer(stored::TimerCause {
+                        execution,
+                        timer: Some(timer.clone()),
+                    })
+                };
+                self.one(myself, &ask, execution, cause, 0).await
+            }
+            Ask::ActionResult {
+                execution,
+                action,
+                attempt,
+                ..
+            } => {
+                let cause = |execution| {
+                    stored::cause::Cause::Action(stored::ActionCause {
+                        execution,
+                        action: *action,
+                        attempt: *attempt,
+                    })
+                };
+                self.one(myself, &ask, execution, cause, 0).await
+            }
+            Ask::Release { execution } => {
+                let cause =
+                    |execution| stored::cause::Cause::Release(stored::ReleaseCause { execution });
+                self.one(myself, &ask, execution, cause, 0).await
+            }
+        };
+        match drafted {
+            Ok(draft) => self.propose(request, draft),
+            Err(answer) => request.answer(answer),
+        }
+        Ok(())
+    }
+
+    /// Answers a repetition with the first answer; gives anything else back.
+    fn unless_repeated(&mut self, request: Request) -> Result<Option<Request>, ActorProcessingErr> {
+        let hash = match &*request.ask {
+            Ask::Signal { sent, .. } => id_hash(self.me.hash, &sent.source, &sent.id),
+            Ask::Command { command, .. } => command_hash(self.me.hash, &command.id),
+            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } => {
+                return Ok(Some(request));
+            }
+        };
+        let mut request = request;
+        if let Some(id) = self.in_flight.get(&hash) {
+            match self.duties.pending.follow(*id, request) {
+                Ok(()) => return Ok(None),
+                Err(back) => request = back,
+            }
+        }
+        let Some(known) = &self.known else {
+            return Ok(Some(request));
+        };
+        let recent = known.recent.iter().any(|r| r.hash == hash);
+        if !recent && !known.recent_overflowed {
+            return Ok(Some(request));
+        }
+        match read::first_answer(&*self.duties, self.me.hash, hash)? {
+            Some(first) => {
+                let differs = first.content != request.content();
+                let shown = receipt::of(&first.decision, self.duties.shard, first.index);
+                request.answer(Answer::Receipt(receipt::duplicate(shown, differs)));
+                Ok(None)
+            }
+            None => Ok(Some(request)),
+        }
+    }
+
+    async fn signal(
+        &mut self,
+        myself: &ActorRef<Request>,
+        ask: &Arc<Ask>,
+        signal: &Signal,
+        sent: &v1::Signal,
+        content: u64,
+    ) -> Result<Draft, Answer> {
+        let at = self.session.at();
+        let moment = Moment::of(signal, at);
+        let time_ahead = signal.time.is_some_and(|t| t > at);
+        let view = self.duties.view();
+        let empty = WorkspaceView::default();
+        let workspace = view.workspace(&self.me.workspace).unwrap_or(&empty);
+        let record = self.known.as_ref().map(|k| &*k.customer);
+        let plan = plan::plan(workspace, record, &self.me.key, signal, at);
+        if plan.parts.is_empty() && self.known.is_none() {
+            return Err(Answer::Receipt(self.no_match(sent, moment, time_ahead)));
+        }
+        let left_out = plan.change.left_out.iter();
+        let notes = left_out
+            .map(|name| format!("`{name}` was left out: the customer record has no room for it"))
+            .collect();
+        let customer = Arc::new(plan.customer);
+        let mut parts = Vec::with_capacity(plan.parts.len());
+        let mut afters = Vec::new();
+        for part in plan.parts {
+            let (key, start) = match part {
+                plan::Part::Existing {
+                    journey,
+                    instance,
+                    run,
+                    ..
+                } => (
+                    ExecutionKey {
+                        journey,
+                        instance,
+                        run,
+                    },
+                    None,
+                ),
+                plan::Part::Enter {
+                    journey,
+                    version,
+                    instance,
+                    run,
+                } => {
+                    let start = StartExecution {
+                        version,
+                        instance: instance.clone(),
+                        run,
+                    };
+                    let key = ExecutionKey {
+                        journey,
+                        instance,
+                        run,
+                    };
+                    (key, Some(start))
+                }
+                plan::Part::Refused {
+                    journey,
+                    instance,
+                    reason,
+                } => {
+                    parts.push(Part::bare(journey, instance, 0, &Fate::Refused { reason }));
+                    continue;
+                }
+                plan::Part::Ended {
+                    journey,
+                    instance,
+                    run,
+                } => {
+                    parts.push(Part::bare(journey, instance, run, &Fate::Ended));
+                    continue;
+                }
+            };
+            let asked = Asked {
+                ask,
+                customer: &customer,
+                workspace,
+                moment,
+            };
+            let (part, after) = self.part(myself, asked, key, start).await?;
+            parts.push(part);
+            afters.extend(after);
+        }
+        Ok(Draft {
+            cause: stored::cause::Cause::Signal(sent.clone()),
+            moment,
+            customer,
+            change: plan.change,
+            parts,
+            afters,
+            content,
+            time_ahead,
+            notes,
+        })
+    }
+
+    /// An input for one execution. One that changes nothing is not proposed.
+    async fn one(
+        &mut self,
+        myself: &ActorRef<Request>,
+        ask: &Arc<Ask>,
+        execution: &ExecutionKey,
+        cause: impl Fn(String) -> stored::cause::Cause,
+        content: u64,
+    ) -> Result<Draft, Answer> {
+        let moment = Moment::now(self.session.at());
+        let known = self.known.as_ref();
+        let customer = known.map(|k| k.customer.clone());
+        let Some(customer) = customer else {
+            return Err(Answer::NotFound(format!(
+                "no customer {} is known in workspace {}",
+                self.me.key, self.me.workspace
+            )));
+        };
+        let run = customer
+            .runs
+            .iter()
+            .filter(|r| r.journey == execution.journey && r.instance == execution.instance)
+            .filter(|r| execution.run == 0 || r.run == execution.run)
+            .max_by_key(|r| r.run)
+            .map(|r| (r.run, r.is_active()));
+        let Some((run, active)) = run else {
+            return Err(Answer::NotFound(format!(
+                "customer {} has no such execution of journey {}",
+                self.me.key, execution.journey
+            )));
+        };
+        let key = ExecutionKey {
+            run,
+            ..execution.clone()
+        };
+        if !active && matches!(&**ask, Ask::Command { .. }) {
+            return Err(Answer::Refused(format!(
+                "run {run} of journey {} has ended: a command needs one that is active or held",
+                key.journey
+            )));
+        }
+        let view = self.duties.view();
+        let empty = WorkspaceView::default();
+        let workspace = view.workspace(&self.me.workspace).unwrap_or(&empty);
+        let asked = Asked {
+            ask,
+            customer: &customer,
+            workspace,
+            moment,
+        };
+        let (part, after) = self.part(myself, asked, key.clone(), None).await?;
+        if part.events.is_empty() {
+            return Err(Answer::Receipt(v1::Receipt::default()));
+        }
+        let id = self.execution_id(&key);
+        Ok(Draft {
+            cause: cause(id),
+            moment,
+            customer,
+            change: Default::default(),
+            parts: vec![part],
+            afters: after.into_iter().collect(),
+            content,
+            time_ahead: false,
+            notes: Vec::new(),
+        })
+    }
+
+    /// Has one execution decide its part.
+    async fn part(
+        &mut self,
+        myself: &ActorRef<Request>,
+        asked: Asked<'_>,
+        key: ExecutionKey,
+        start: Option<StartExecution>,
+    ) -> Result<(Part, Option<Arc<Execution>>), Answer> {
+        let refused = |key: ExecutionKey, reason: String| {
+            let run = if asked.starts(&key, self.known.as_ref()) {
+                0
+            } else {
+                key.run
+            };
+            Part::bare(key.journey, key.instance, run, &Fate::Refused { reason })
+        };
+        let instance = key.instance.as_deref();
+        let pending = self
+            .known
+            .as_ref()
+            .and_then(|k| k.execution(&key.journey, instance, key.run))
+            .cloned();
+        let quarantined = self
+            .known
+            .as_ref()
+            .and_then(|k| k.quarantine(&key.journey, instance, key.run));
+        if let Some(q) = quarantined {
+            let reason = format!("quarantined at log index {}: {}", q.index, q.why);
+            return Ok((refused(key, reason), None));
+        }
+        let version = start
+            .as_ref()
+            .map(|s| s.version)
+            .or(pending.as_ref().map(|e| e.version));
+        let Some(version) = version else {
+            return Ok((refused(key, "it is not in memory".into()), None));
+        };
+        let Some(compiled) = asked.workspace.version(&key.journey, version) else {
+            let reason = format!("version {version} cannot be compiled by this build of Sojourn");
+            return Ok((refused(key, reason), None));
+        };
+        let held = matches!(
+            asked.workspace.state(&key.journey),
+            JourneyState::Held | JourneyState::Dropped
+        );
+        let moment = Moment {
+            gate: if held { Gate::Held } else { Gate::Open },
+            ..asked.moment
+        };
+        let actor = match self.executions.get(&key) {
+            Some(actor) => actor.clone(),
+            None => {
+                let spawned =
+                    Actor::spawn_linked(None, ExecutionActor, pending.clone(), myself.get_cell())
+                        .await;
+                match spawned {
+                    Ok((actor, _)) => {
+                        self.executions.insert(key.clone(), actor.clone());
+                        actor
+                    }
+                    Err(error) => return Err(Answer::Internal(error.to_string())),
+                }
+            }
+        };
+        let (tx, rx) = oneshot::channel();
+        let decide = Decide {
+            ask: asked.ask.clone(),
+            customer: asked.customer.clone(),
+            compiled,
+            moment,
+            start,
+            reply: tx,
+        };
+        // one that stopped drops the sender, which is told apart just below
+        let _ = actor.cast(decide);
+        let run = key.run;
+        match rx.await {
+            Ok(Ok(Decided { events, after })) => {
+                if after.as_ref().is_none_or(|e| e.is_ended()) {
+                    self.executions.remove(&key);
+                    actor.stop(None);
+                }
+                let part = Part {
+                    journey: key.journey,
+                    instance: key.instance,
+                    run,
+                    events,
+                    fate: None,
+                };
+                Ok((part, after))
+            }
+            Ok(Err(refusal)) => Err(Answer::Refused(refusal.text)),
+            Err(_) => {
+                self.executions.remove(&key);
+                Ok(incident(key, pending, moment))
+            }
+        }
+    }
+
+    fn propose(&mut self, request: Request, draft: Draft) {
+        let id = self.session.next_id();
+        let previous = self.known.as_ref().and_then(|k| k.last);
+        let decision = Arc::new(Decision {
+            id,
+            previous,
+            workspace: self.me.workspace.to_string(),
+            customer: self.me.key.clone(),
+            hash: self.me.hash,
+            at: draft.moment.at,
+            occurred: draft.moment.occurred,
+            id_hash: crate::shard::decision::id_hash_of(self.me.hash, &draft.cause),
+            cause: draft.cause,
+            change: draft.change,
+            parts: draft.parts,
+            catalog: self.duties.view().position,
+            content: draft.content,
+            time_ahead: draft.time_ahead,
+            notes: draft.notes,
+        });
+        self.take_over(&decision, draft.customer, draft.afters);
+        if let Some(hash) = decision.id_hash {
+            if self.in_flight.len() > 2 * crate::limits::IN_FLIGHT_CUSTOMER {
+                let recent = self.known.iter().flat_map(|k| &k.recent);
+                let keep: Vec<u128> = recent.map(|r| r.hash).collect();
+                self.in_flight
+                    .retain(|h, id| keep.contains(h) || self.duties.pending.waits(*id));
+            }
+            self.in_flight.insert(hash, id);
+        }
+        self.duties.pending.wait(id, request);
+        let proposal = Proposal {
+            bytes: decision.encode(),
+            decision,
+        };
+        if self.session.proposals.send(proposal).is_err() {
+            self.duties.pending.not_owner(&[id]);
+        }
+    }
+
+    /// The pending state becomes what it will be once the decision is applied.
+    fn take_over(
+        &mut self,
+        decision: &Decision,
+        mut customer: Arc<Customer>,
+        afters: Vec<Arc<Execution>>,
+    ) {
+        let record = Arc::make_mut(&mut customer);
+        for part in &decision.parts {
+            for event in &part.events {
+                record.note(&part.journey, part.instance.as_deref(), part.run, event);
+            }
+        }
+        let known = self.known.get_or_insert_with(|| {
+            let fresh = Customer::new(self.me.key.clone());
+            CustomerState::new(self.me.workspace.to_string(), fresh, 0)
+        });
+        known.customer = customer;
+        known.last = Some(decision.id);
+        if let Some(hash) = decision.id_hash {
+            known.remember(Recent { hash, index: 0 });
+        }
+        for after in afters {
+            let same = |e: &Arc<Execution>| {
+                e.run == after.run && e.journey == after.journey && e.instance == after.instance
+            };
+            let place = known.executions.iter().position(same);
+            match (place, crate::convert::state::stays(&after)) {
+                (Some(i), true) => known.executions[i] = after,
+                (Some(i), false) => {
+                    known.executions.remove(i);
+                }
+                (None, true) => known.executions.push(after),
+                (None, false) => {}
+            }
+        }
+    }
+
+    fn execution_id(&self, key: &ExecutionKey) -> String {
+        sojourn_journey::identifier::ExecutionId::new(
+            &self.me.workspace,
+            &self.me.key,
+            &key.journey,
+            key.instance.as_deref(),
+            key.run,
+        )
+        .to_string()
+    }
+
+    /// The answer when nobody is known and no entry rule took the signal: counted, not recorded.
+    fn no_match(&self, sent: &v1::Signal, moment: Moment, time_ahead: bool) -> v1::Receipt {
+        self.duties.no_match();
+        v1::Receipt {
+            signal_id: sent.id.clone(),
+            source: sent.source.clone(),
+            customer: Some(crate::convert::value::identifier_to(&self.me.key)),
+            position: Some(v1::Position {
+                shard: self.duties.shard.into(),
+                index: self.duties.state.lock().applied,
+            }),
+            at: moment.at.0,
+            occurred: moment.occurred.0,
+            no_match: true,
+            time_ahead,
+            ..v1::Receipt::default()
+        }
+    }
+}
+
+/// What a part is decided with.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    ask: &'a Arc<Ask>,
+    customer: &'a Arc<Customer>,
+    workspace: &'a WorkspaceView,
+    moment: Moment,
+}
+
+impl Asked<'_> {
+    fn starts(&self, key: &ExecutionKey, known: Option<&CustomerState>) -> bool {
+        known.is_none_or(|k| {
+            k.execution(&key.journey, key.instance.as_deref(), key.run)
+                .is_none()
+        })
+    }
+}
+
+/// Deciding panicked: recorded as an incident of that execution; nothing else of the signal is lost.
+fn incident(
+    key: ExecutionKey,
+    pending: Option<Arc<Execution>>,
+    moment: Moment,
+) -> (Part, Option<Arc<Execution>>) {
+    let message = "deciding this input failed: a bug of Sojourn; the input is in this record";
+    let Some(mut execution) = pending else {
+        let reason = message.to_owned();
+        let part = Part::bare(key.journey, key.instance, 0, &Fate::Refused { reason });
+        return (part, None);
+    };
+    let event = Event {
+        number: execution.next,
+        at: moment.at,
+        occurred: moment.occurred.min(moment.at),
+        what: What::Incident {
+            place: format!("stage/{}", execution.visit.stage),
+            message: message.into(),
+        },
+    };
+    sojourn_journey::evolve::evolve(Arc::make_mut(&mut execution), &event);
+    let part = Part {
+        journey: key.journey,
+        instance: key.instance,
+        run: key.run,
+        events: vec![event],
+        fate: None,
+    };
+    (part, Some(execution))
+}

@@ -1,0 +1,329 @@
+//! The customers that are awake on the owner of a shard: who they are, and how a request reaches them in order.
+
+use super::customer::CustomerActor;
+use super::shard::ShardMsg;
+use super::{Answer, Ask, CustomerKey, Gauge, Permit, Reply, Request};
+use crate::limits;
+use crate::shard::proposer::Proposal;
+use parking_lot::Mutex;
+use ractor::{ActorId, ActorRef};
+use sojourn_journey::time::Time;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// One term of office of the owner, in this process.
+pub struct Session {
+    /// The leader's term.
+    pub term: u64,
+    /// This node.
+    pub node: u64,
+    /// When it began, microseconds: never twice the same.
+    pub epoch: u64,
+    /// Where decisions go.
+    pub proposals: mpsc::UnboundedSender<Proposal>,
+    /// The actor that wakes customers.
+    pub shard: ActorRef<ShardMsg>,
+    counter: AtomicU64,
+    clock: AtomicI64,
+}
+
+impl Session {
+    /// A new term of office; `last_at` is the shard's.
+    pub fn new(
+        (term, node, epoch): (u64, u64, u64),
+        last_at: Time,
+        proposals: mpsc::UnboundedSender<Proposal>,
+        shard: ActorRef<ShardMsg>,
+    ) -> Session {
+        Session {
+            term,
+            node,
+            epoch,
+            proposals,
+            shard,
+            counter: AtomicU64::new(0),
+            clock: AtomicI64::new(last_at.0),
+        }
+    }
+
+    /// The next decision's id.
+    pub fn next_id(&self) -> crate::shard::customer::DecisionId {
+        crate::shard::customer::DecisionId {
+            term: self.term,
+            node: self.node,
+            epoch: self.epoch,
+            counter: self.counter.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
+    /// The larger of the wall clock and the shard's last `at`.
+    pub fn at(&self) -> Time {
+        let wall = crate::clock::wall().0;
+        Time(wall.max(self.clock.fetch_max(wall, Ordering::AcqRel)))
+    }
+}
+
+enum State {
+    /// Being woken; what came meanwhile, in order.
+    Waking(Vec<Request>),
+    Awake(ActorRef<Request>),
+}
+
+struct Entry {
+    gauge: Arc<Gauge>,
+    state: State,
+    used: Instant,
+}
+
+/// The awake customers of one shard.
+pub struct Live {
+    node_gauge: Arc<Gauge>,
+    shard_gauge: Arc<Gauge>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    session: Option<Arc<Session>>,
+    customers: HashMap<CustomerKey, Entry>,
+    by_actor: HashMap<ActorId, CustomerKey>,
+}
+
+impl Live {
+    /// Nobody awake, no owner.
+    pub fn new(node_gauge: Arc<Gauge>) -> Live {
+        Live {
+            node_gauge,
+            shard_gauge: Arc::default(),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Begins or ends a term of office. Customers of the one before are forgotten; their actors stop with the shard's.
+    pub fn set_session(&self, session: Option<Arc<Session>>) {
+        let mut inner = self.inner.lock();
+        let old = std::mem::take(&mut *inner);
+        inner.session = session;
+        drop(inner);
+        for (_, entry) in old.customers {
+            if let State::Waking(requests) = entry.state {
+                requests
+                    .into_iter()
+                    .for_each(|r| r.answer(Answer::NotOwner));
+            }
+        }
+    }
+
+    /// The term of office, while this node owns the shard.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.inner.lock().session.clone()
+    }
+
+    /// Sends a request to its customer, waking it if need be. Refused at once, with the reply given back, when too
+    /// much is under way or this node does not own the shard.
+    pub fn submit(
+        &self,
+        customer: CustomerKey,
+        ask: Arc<Ask>,
+        reply: Reply,
+    ) -> Result<(), (Reply, Answer)> {
+        self.send(customer, ask, reply, true)
+    }
+
+    /// The same for what comes from inside (timers, results): not counted against the limits.
+    pub fn submit_inner(
+        &self,
+        customer: CustomerKey,
+        ask: Arc<Ask>,
+        reply: Reply,
+    ) -> Result<(), (Reply, Answer)> {
+        self.send(customer, ask, reply, false)
+    }
+
+    fn send(
+        &self,
+        customer: CustomerKey,
+        ask: Arc<Ask>,
+        reply: Reply,
+        counted: bool,
+    ) -> Result<(), (Reply, Answer)> {
+        let mut inner = self.inner.lock();
+        let Some(session) = inner.session.clone() else {
+            return Err((reply, Answer::NotOwner));
+        };
+        let known = inner.customers.get(&customer);
+        let gauge = known.map_or_else(Arc::default, |e| e.gauge.clone());
+        let permit = if counted {
+            match Permit::take(&self.node_gauge, &self.shard_gauge, &gauge) {
+                Ok(permit) => Some(permit),
+                Err(cause) => {
+                    let retry_after = Duration::from_millis(20);
+                    return Err((reply, Answer::Overloaded { cause, retry_after }));
+                }
+            }
+        } else {
+            None
+        };
+        let request = Request {
+            customer,
+            ask,
+            reply,
+            permit,
+        };
+        self.pass(&mut inner, &session, gauge, request);
+        Ok(())
+    }
+
+    /// Decides a request again that was ignored.
+    pub fn again(&self, request: Request) {
+        let mut inner = self.inner.lock();
+        let Some(session) = inner.session.clone() else {
+            drop(inner);
+            return request.answer(Answer::NotOwner);
+        };
+        let known = inner.customers.get(&request.customer);
+        let gauge = known.map_or_else(Arc::default, |e| e.gauge.clone());
+        self.pass(&mut inner, &session, gauge, request);
+    }
+
+    fn pass(&self, inner: &mut Inner, session: &Session, gauge: Arc<Gauge>, request: Request) {
+        let customer = request.customer.clone();
+        match inner.customers.get_mut(&customer) {
+            Some(entry) => {
+                entry.used = Instant::now();
+                match &mut entry.state {
+                    State::Waking(requests) => requests.push(request),
+                    // one that has stopped drops the request, which answers *unknown*
+                    State::Awake(actor) => drop(actor.cast(request)),
+                }
+            }
+            None => {
+                let entry = Entry {
+                    gauge,
+                    state: State::Waking(vec![request]),
+                    used: Instant::now(),
+                };
+                inner.customers.insert(customer.clone(), entry);
+                // a shard's actor that has stopped takes the session with it
+                let _ = session.shard.cast(ShardMsg::Wake(customer));
+            }
+        }
+    }
+
+    /// A customer is awake: hands over what came meanwhile, in order.
+    pub fn awake(&self, customer: &CustomerKey, actor: ActorRef<Request>) {
+        let mut inner = self.inner.lock();
+        inner.by_actor.insert(actor.get_id(), customer.clone());
+        let Some(entry) = inner.customers.get_mut(customer) else {
+            // the term of office ended meanwhile
+            actor.stop(None);
+            return;
+        };
+        if let State::Waking(requests) =
+            std::mem::replace(&mut entry.state, State::Awake(actor.clone()))
+        {
+            for request in requests {
+                let _ = actor.cast(request);
+            }
+        }
+    }
+
+    /// A customer's actor has stopped by itself: the next request wakes a new one.
+    pub fn gone(&self, actor: ActorId) {
+        let mut inner = self.inner.lock();
+        let Some(customer) = inner.by_actor.remove(&actor) else {
+            return;
+        };
+        let mine = matches!(
+            inner.customers.get(&customer),
+            Some(Entry { state: State::Awake(now), .. }) if now.get_id() == actor
+        );
+        if mine {
+            inner.customers.remove(&customer);
+        }
+    }
+
+    /// Stops the customers of a hash: their pending state cannot be trusted. The next request wakes new ones from
+    /// what is committed.
+    pub fn distrust(&self, hash: u64) {
+        let mut inner = self.inner.lock();
+        let stale: Vec<CustomerKey> = inner
+            .customers
+            .iter()
+            .filter(|(key, entry)| key.hash == hash && matches!(entry.state, State::Awake(_)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in stale {
+            if let Some(Entry {
+                state: State::Awake(actor),
+                ..
+            }) = inner.customers.remove(&key)
+            {
+                inner.by_actor.remove(&actor.get_id());
+                actor.stop(None);
+            }
+        }
+    }
+
+    /// Passivates who has been idle since before `since`, and the longest idle beyond `keep`. Returns how many
+    /// stay awake.
+    pub fn passivate(&self, since: Instant, keep: usize) -> usize {
+        let mut inner = self.inner.lock();
+        let mut idle: Vec<(Instant, CustomerKey)> = inner
+            .customers
+            .iter()
+            .filter(|(_, e)| matches!(e.state, State::Awake(_)) && e.gauge.count() == 0)
+            .map(|(key, e)| (e.used, key.clone()))
+            .collect();
+        idle.sort_by_key(|(used, _)| *used);
+        let beyond = inner.customers.len().saturating_sub(keep);
+        for (i, (used, key)) in idle.into_iter().enumerate() {
+            if used > since && i >= beyond {
+                break;
+            }
+            if let Some(Entry {
+                state: State::Awake(actor),
+                ..
+            }) = inner.customers.remove(&key)
+            {
+                inner.by_actor.remove(&actor.get_id());
+                // after everything that was sent before, for sends happen under this lock
+                let _ = actor.drain();
+            }
+        }
+        inner.customers.len()
+    }
+
+    /// How many customers are awake.
+    pub fn count(&self) -> usize {
+        self.inner.lock().customers.len()
+    }
+
+    /// What is under way in this shard.
+    pub fn gauge(&self) -> Arc<Gauge> {
+        self.shard_gauge.clone()
+    }
+
+    /// What is under way for one customer, if awake.
+    pub fn customer_gauge(&self, customer: &CustomerKey) -> Option<Arc<Gauge>> {
+        self.inner
+            .lock()
+            .customers
+            .get(customer)
+            .map(|e| e.gauge.clone())
+    }
+}
+
+/// So that the type of a customer's actor is named in one place.
+pub type CustomerRef = ActorRef<<CustomerActor as ractor::Actor>::Msg>;
+
+/// Room for the in-flight limits to be told apart from the idle time.
+pub const PASSIVATE_EVERY: Duration = Duration::from_secs(5);
+
+/// Since when an actor counts as idle.
+pub fn idle_since(now: Instant) -> Instant {
+    now.checked_sub(limits::IDLE).unwrap_or(now)
+}

@@ -1,0 +1,278 @@
+//! The supervision tree: [`node`] → [`shard`] → [`customer`] → [`execution`], and what they are asked.
+//!
+//! ractor's mailboxes are unbounded, so a [`Permit`] is taken before anything is sent to them.
+
+pub mod customer;
+pub mod execution;
+pub mod live;
+pub mod node;
+pub mod shard;
+
+use sojourn_journey::decide::{AttemptResult, Command};
+use sojourn_journey::signal::{Identifier, Signal};
+use sojourn_proto::v1;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Which execution, within one customer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExecutionKey {
+    /// The journey.
+    pub journey: String,
+    /// The instance key.
+    pub instance: Option<String>,
+    /// The run.
+    pub run: u32,
+}
+
+/// One input for one customer, with whoever asked.
+pub struct Request {
+    /// The customer.
+    pub customer: CustomerKey,
+    /// What is asked.
+    pub ask: Arc<Ask>,
+    /// Who is to be answered.
+    pub reply: Reply,
+    /// Held until the answer is given.
+    pub permit: Option<Permit>,
+}
+
+/// Which customer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CustomerKey {
+    /// See [`sojourn_journey::identifier::customer_hash`].
+    pub hash: u64,
+    /// The workspace.
+    pub workspace: Arc<str>,
+    /// The customer key.
+    pub key: Identifier,
+}
+
+impl CustomerKey {
+    /// The key of a customer.
+    pub fn new(workspace: &str, key: Identifier) -> CustomerKey {
+        CustomerKey {
+            hash: sojourn_journey::identifier::customer_hash(workspace, &key),
+            workspace: workspace.into(),
+            key,
+        }
+    }
+}
+
+/// Everything that can be asked of a customer.
+#[derive(Debug)]
+pub enum Ask {
+    /// A signal: as the rules see it, and as it was sent.
+    Signal {
+        /// For the rules.
+        signal: Box<Signal>,
+        /// For the record.
+        sent: Box<v1::Signal>,
+        /// Hash of its content.
+        content: u64,
+    },
+    /// A command of an operator.
+    Command {
+        /// The execution; run 0: the latest of this journey and instance.
+        execution: ExecutionKey,
+        /// The command.
+        command: Box<Command>,
+        /// Hash of its content.
+        content: u64,
+    },
+    /// A timer came due.
+    Timer {
+        /// The execution.
+        execution: ExecutionKey,
+        /// The timer's visit.
+        visit: u32,
+        /// Its place.
+        place: String,
+        /// Its round.
+        round: u32,
+    },
+    /// An attempt at an action ended.
+    ActionResult {
+        /// The execution.
+        execution: ExecutionKey,
+        /// The action's number.
+        action: u64,
+        /// Which attempt.
+        attempt: u32,
+        /// How it ended.
+        result: AttemptResult,
+    },
+    /// A hold has ended: what waits is taken, one at a time.
+    Release {
+        /// The execution.
+        execution: ExecutionKey,
+    },
+}
+
+impl Ask {
+    /// Hash of the content, by which a repeated id with other content is told.
+    pub fn content(&self) -> u64 {
+        match self {
+            Ask::Signal { content, .. } | Ask::Command { content, .. } => *content,
+            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } => 0,
+        }
+    }
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Applied: what became of it.
+    Receipt(v1::Receipt),
+    /// A command that cannot be done, with the reason.
+    Refused(String),
+    /// No such execution.
+    NotFound(String),
+    /// This node does not own the shard; known not to have been proposed.
+    NotOwner,
+    /// It may or may not be applied.
+    Unknown(String),
+    /// Too much is under way.
+    Overloaded {
+        /// A word for programs.
+        cause: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Our bug; says where.
+    Internal(String),
+}
+
+/// Where an answer goes. One that is dropped unanswered (an actor stopped) answers *unknown* by itself.
+pub struct Reply(Option<ReplyTo>);
+
+enum ReplyTo {
+    Once(oneshot::Sender<Answer>),
+    Stream(u64, mpsc::UnboundedSender<(u64, Answer)>),
+}
+
+impl Reply {
+    /// To one who waits.
+    pub fn once(tx: oneshot::Sender<Answer>) -> Reply {
+        Reply(Some(ReplyTo::Once(tx)))
+    }
+
+    /// To a stream, under the client's number.
+    pub fn stream(number: u64, tx: mpsc::UnboundedSender<(u64, Answer)>) -> Reply {
+        Reply(Some(ReplyTo::Stream(number, tx)))
+    }
+
+    /// To nobody.
+    pub fn nobody() -> Reply {
+        Reply(None)
+    }
+
+    /// Gives an answer to a request that was not taken.
+    pub fn give(mut self, answer: Answer) {
+        self.give_once(answer);
+    }
+
+    fn give_once(&mut self, answer: Answer) {
+        match self.0.take() {
+            // whoever asked may be gone
+            Some(ReplyTo::Once(tx)) => drop(tx.send(answer)),
+            Some(ReplyTo::Stream(number, tx)) => drop(tx.send((number, answer))),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.give_once(Answer::Unknown(
+            "the actor that decided it stopped; send the same id again".into(),
+        ));
+    }
+}
+
+impl Request {
+    /// Gives the answer and lets the permit go.
+    pub fn answer(mut self, answer: Answer) {
+        self.reply.give_once(answer);
+    }
+
+    /// Hash of the content.
+    pub fn content(&self) -> u64 {
+        self.ask.content()
+    }
+}
+
+/// Counts what is under way, and tells when there is less of it.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    count: AtomicUsize,
+    freed: Notify,
+}
+
+impl Gauge {
+    /// How many are under way.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until something ends after this future is first polled (or `enable`d).
+    pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.freed.notified()
+    }
+
+    fn try_take(&self, limit: usize) -> bool {
+        let taken = self
+            .count
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| {
+                (n < limit).then_some(n + 1)
+            });
+        taken.is_ok()
+    }
+
+    fn release(&self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.freed.notify_waiters();
+    }
+}
+
+/// A place among what is under way: in the node, the shard, the customer.
+#[derive(Debug)]
+pub struct Permit {
+    gauges: [Option<Arc<Gauge>>; 3],
+}
+
+impl Permit {
+    /// Takes a place in all three, or names the one that is full.
+    pub fn take(
+        node: &Arc<Gauge>,
+        shard: &Arc<Gauge>,
+        customer: &Arc<Gauge>,
+    ) -> Result<Permit, &'static str> {
+        use crate::limits::{IN_FLIGHT_CUSTOMER, IN_FLIGHT_NODE, IN_FLIGHT_SHARD};
+        let wanted = [
+            (node, IN_FLIGHT_NODE, "overloaded_node"),
+            (shard, IN_FLIGHT_SHARD, "overloaded_shard"),
+            (customer, IN_FLIGHT_CUSTOMER, "overloaded_customer"),
+        ];
+        let mut permit = Permit {
+            gauges: [None, None, None],
+        };
+        for (slot, (gauge, limit, cause)) in permit.gauges.iter_mut().zip(wanted) {
+            if !gauge.try_take(limit) {
+                return Err(cause);
+            }
+            *slot = Some(gauge.clone());
+        }
+        Ok(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        for gauge in self.gauges.iter().flatten() {
+            gauge.release();
+        }
+    }
+}

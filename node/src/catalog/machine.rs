@@ -1,0 +1,230 @@
+//! The replicated state of the catalog. Applying compiles nothing and judges nothing.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message;
+use sojourn_cluster::id::Position;
+use sojourn_cluster::{Cut, EntryKind, Machine, Rebuilt};
+use sojourn_proto::stored;
+use std::collections::BTreeMap;
+use stored::catalog_change::Change;
+use tokio::sync::watch;
+
+/// What the catalog holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CatalogState {
+    /// The log index of the last change.
+    pub position: u64,
+    /// The cluster's own facts, once it is bootstrapped.
+    pub bootstrap: Option<stored::Bootstrap>,
+    /// Journeys by (workspace, name).
+    pub journeys: BTreeMap<(String, String), stored::CatalogJourney>,
+    /// Endpoints by (workspace, name).
+    pub endpoints: BTreeMap<(String, String), stored::PutEndpoint>,
+}
+
+impl CatalogState {
+    fn change(&mut self, index: u64, change: stored::CatalogChange) {
+        let (at, actor) = (change.at, change.actor);
+        match change.change {
+            // a change that is unknown to this version was refused before: the machine stops
+            None => {}
+            Some(Change::Bootstrap(b)) => {
+                // the first one stands
+                self.bootstrap.get_or_insert(b);
+            }
+            Some(Change::Publish(p)) => {
+                let journey = self
+                    .journeys
+                    .entry((p.workspace.clone(), p.journey.clone()))
+                    .or_insert_with(|| stored::CatalogJourney {
+                        workspace: p.workspace,
+                        journey: p.journey,
+                        state: sojourn_proto::v1::JourneyState::Active as i32 as u32,
+                        versions: Vec::new(),
+                        live: 0,
+                    });
+                if !journey.versions.iter().any(|v| v.version == p.version) {
+                    journey.versions.push(stored::CatalogVersion {
+                        version: p.version,
+                        text: p.text,
+                        sha256: p.sha256,
+                        at,
+                        actor,
+                    });
+                }
+                journey.live = p.version;
+            }
+            Some(Change::State(s)) => {
+                if let Some(journey) = self.journeys.get_mut(&(s.workspace, s.journey)) {
+                    journey.state = s.state;
+                }
+            }
+            Some(Change::PutEndpoint(e)) => {
+                self.endpoints
+                    .insert((e.workspace.clone(), e.name.clone()), e);
+            }
+            Some(Change::DeleteEndpoint(e)) => {
+                self.endpoints.remove(&(e.workspace, e.name));
+            }
+        }
+        self.position = index;
+    }
+
+    fn to_stored(&self) -> stored::Catalog {
+        stored::Catalog {
+            position: self.position,
+            bootstrap: self.bootstrap.clone(),
+            journeys: self.journeys.values().cloned().collect(),
+            endpoints: self.endpoints.values().cloned().collect(),
+        }
+    }
+
+    fn from_stored(from: stored::Catalog) -> Self {
+        CatalogState {
+            position: from.position,
+            bootstrap: from.bootstrap,
+            journeys: from
+                .journeys
+                .into_iter()
+                .map(|j| ((j.workspace.clone(), j.journey.clone()), j))
+                .collect(),
+            endpoints: from
+                .endpoints
+                .into_iter()
+                .map(|e| ((e.workspace.clone(), e.name.clone()), e))
+                .collect(),
+        }
+    }
+}
+
+const FORMAT: u8 = 1;
+/// Bytes of a chunk of the catalog's checkpoint.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// The catalog's machine.
+pub struct CatalogMachine {
+    state: Mutex<CatalogState>,
+    /// Chunks of a checkpoint that is being restored.
+    restoring: Mutex<Vec<u8>>,
+    /// The position of the last change.
+    pub position: watch::Sender<u64>,
+}
+
+impl Default for CatalogMachine {
+    fn default() -> Self {
+        CatalogMachine {
+            state: Mutex::default(),
+            restoring: Mutex::default(),
+            position: watch::channel(0).0,
+        }
+    }
+}
+
+impl CatalogMachine {
+    /// The state now.
+    pub fn state(&self) -> CatalogState {
+        self.state.lock().clone()
+    }
+}
+
+impl Machine for CatalogMachine {
+    fn apply(&self, at: Position, kind: EntryKind, body: &Bytes) -> Bytes {
+        if kind == EntryKind::Decisions {
+            let change = stored::CatalogChange::decode(body.clone())
+                .unwrap_or_else(|e| panic!("the catalog cannot apply log entry {}: {e}", at.index));
+            assert!(
+                change.change.is_some(),
+                "the catalog cannot apply log entry {}: a change that this version does not know",
+                at.index
+            );
+            let mut state = self.state.lock();
+            state.change(at.index, change);
+            self.position.send_replace(state.position);
+        }
+        Bytes::new()
+    }
+
+    fn cut(&self, _at: Position, _full: bool) -> Box<dyn Cut> {
+        let mut bytes = vec![FORMAT];
+        // encoding into a Vec cannot fail: it grows
+        self.state
+            .lock()
+            .to_stored()
+            .encode(&mut bytes)
+            .unwrap_or_default();
+        Box::new(CatalogCut { bytes, next: 0 })
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        0
+    }
+
+    fn restore_begin(&self) {
+        *self.state.lock() = CatalogState::default();
+        self.restoring.lock().clear();
+    }
+
+    fn restore_chunk(&self, chunk: &[u8]) -> Result<(), String> {
+        // every cut is whole: one that begins anew replaces what came before
+        let Some((&first, rest)) = chunk.split_first() else {
+            return Err("an empty chunk of the catalog".into());
+        };
+        let mut restoring = self.restoring.lock();
+        if first == 0 {
+            restoring.clear();
+        }
+        restoring.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn restore_end(&self, _at: Option<Position>) -> Result<(), String> {
+        let bytes = std::mem::take(&mut *self.restoring.lock());
+        let restored = match bytes.split_first() {
+            None => CatalogState::default(),
+            Some((&FORMAT, rest)) => stored::Catalog::decode(rest)
+                .map(CatalogState::from_stored)
+                .map_err(|e| e.to_string())?,
+            Some((format, _)) => {
+                return Err(format!(
+                    "the catalog has format {format}, this version reads {FORMAT}"
+                ));
+            }
+        };
+        self.position.send_replace(restored.position);
+        *self.state.lock() = restored;
+        Ok(())
+    }
+
+    fn rebuild(&self) -> Result<Option<Rebuilt>, String> {
+        // it has no history beside its log
+        Ok(None)
+    }
+
+    fn hash(&self) -> u128 {
+        xxhash_rust::xxh3::xxh3_128(&self.state.lock().to_stored().encode_to_vec())
+    }
+}
+
+struct CatalogCut {
+    bytes: Vec<u8>,
+    next: usize,
+}
+
+impl Cut for CatalogCut {
+    fn before(&mut self, _manifest: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn next_chunk(&mut self) -> Option<Vec<u8>> {
+        let rest = self.bytes.get(self.next..).filter(|r| !r.is_empty())?;
+        let take = rest.len().min(CHUNK_BYTES);
+        // the first byte tells the first chunk from those that follow it
+        let mut chunk = vec![u8::from(self.next > 0)];
+        chunk.extend_from_slice(&rest[..take]);
+        self.next += take;
+        Some(chunk)
+    }
+
+    fn done(self: Box<Self>, _ok: bool) {}
+}

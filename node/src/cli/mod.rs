@@ -1,0 +1,76 @@
+//! The commands that need the server itself: `dev`, `serve`, `demo`. All others are the client's.
+
+pub mod demo;
+pub mod run;
+
+use crate::config::{Config, Flags};
+use std::path::PathBuf;
+
+/// Run one node for development: data in a folder or a temporary one, and what to type next
+#[derive(Debug, clap::Args)]
+pub struct DevArgs {
+    #[command(flatten)]
+    flags: Flags,
+    /// Publish these journeys at the start
+    #[arg(long = "journey", value_name = "FILE")]
+    journeys: Vec<PathBuf>,
+}
+
+/// Run a node as configured
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// The configuration file
+    #[arg(long, env = "SOJOURN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+    /// Check the configuration, print it, and stop
+    #[arg(long)]
+    check: bool,
+}
+
+/// See it work: a journey is published, customers move, timelines are shown, the server stays
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    flags: Flags,
+    /// Stop after the story instead of leaving the server running
+    #[arg(long)]
+    once: bool,
+}
+
+/// The commands of the server.
+#[derive(Debug, clap::Subcommand)]
+pub enum ServerCommand {
+    #[command(name = "dev")]
+    #[allow(missing_docs)]
+    Dev(DevArgs),
+    #[command(name = "serve")]
+    #[allow(missing_docs)]
+    Serve(ServeArgs),
+    #[command(name = "demo")]
+    #[allow(missing_docs)]
+    Demo(DemoArgs),
+}
+
+/// How a server command ended: design.md §7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerExit {
+    /// Stopped as asked.
+    Done = 0,
+    /// The answer is no: the story did not go as it should.
+    No = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// Data damaged or unsafe.
+    Data = 5,
+    /// Our bug.
+    Bug = 70,
+}
+
+fn load(file: Option<&std::path::Path>, flags: &Flags) -> Result<Config, ServerExit> {
+    Config::load(file, flags).map_err(|why| {
+        eprintln!("error: {why}");
+        ServerExit::Usage
+    })
+}

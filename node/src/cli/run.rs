@@ -1,0 +1,173 @@
+//! `dev` and `serve`: a node until it is told to stop.
+
+use super::{DevArgs, ServeArgs, ServerExit, load};
+use crate::config::Config;
+use crate::node::{Node, NodeError};
+use sojourn_client::Client;
+use std::path::Path;
+
+/// Runs `serve`.
+pub async fn serve(args: ServeArgs) -> ServerExit {
+    let config = match load(args.config.as_deref(), &args.flags) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    if args.check {
+        return match toml::to_string_pretty(&config) {
+            Ok(text) => {
+                say(&text);
+                ServerExit::Done
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ServerExit::Bug
+            }
+        };
+    }
+    let node = match start(&config).await {
+        Ok(node) => node,
+        Err(exit) => return exit,
+    };
+    eprintln!(
+        "sojourn serves gRPC on {} and HTTP on {}",
+        node.grpc, node.http
+    );
+    until_stopped(node).await
+}
+
+/// Runs `dev`.
+pub async fn dev(args: DevArgs) -> ServerExit {
+    let mut config = match load(None, &args.flags) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let temporary = match temporary(&mut config, args.flags.data.as_deref()) {
+        Ok(temporary) => temporary,
+        Err(exit) => return exit,
+    };
+    let node = match start(&config).await {
+        Ok(node) => node,
+        Err(exit) => return exit,
+    };
+    eprintln!("sojourn dev: gRPC on {}, HTTP on {}", node.grpc, node.http);
+    eprintln!(
+        "data in {}{}",
+        config.data.dir.display(),
+        if temporary.is_some() {
+            " (temporary)"
+        } else {
+            ""
+        }
+    );
+    for file in &args.journeys {
+        if let Err(why) = publish(&node, file).await {
+            eprintln!("error: {}: {why}", file.display());
+            node.stop().await;
+            return ServerExit::No;
+        }
+    }
+    let server = format!("http://{}", node.grpc);
+    let at = if server.ends_with(":7410") {
+        String::new()
+    } else {
+        format!(" --server {server}")
+    };
+    eprintln!(
+        "\nnext, in another terminal:\n  \
+         sojourn{at} journey publish examples/welcome/journey.yaml\n  \
+         sojourn{at} signal send web.signup --customer email=ada@example.com --data '{{\"plan\":\"basic\"}}'\n  \
+         sojourn{at} execution timeline --customer email=ada@example.com --journey welcome\n  \
+         sojourn{at} execution why --customer email=ada@example.com --journey welcome\n  \
+         sojourn{at} journey report welcome\nCtrl-C stops it"
+    );
+    let exit = until_stopped(node).await;
+    drop(temporary);
+    exit
+}
+
+/// A temporary data folder, unless one was named.
+pub(super) fn temporary(
+    config: &mut Config,
+    named: Option<&Path>,
+) -> Result<Option<tempfile::TempDir>, ServerExit> {
+    if named.is_some() {
+        return Ok(None);
+    }
+    match tempfile::Builder::new().prefix("sojourn-").tempdir() {
+        Ok(dir) => {
+            config.data.dir = dir.path().join("data");
+            Ok(Some(dir))
+        }
+        Err(error) => {
+            eprintln!("error: no temporary folder: {error}; name one with --data DIR");
+            Err(ServerExit::No)
+        }
+    }
+}
+
+async fn publish(node: &Node, file: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
+    let client = client(node).await?;
+    let published = client
+        .publish(&text, "dev")
+        .await
+        .map_err(|e| e.to_string())?;
+    eprintln!(
+        "published {} version {}",
+        published.journey, published.version
+    );
+    Ok(())
+}
+
+/// A client of this very node, through its public door.
+pub(super) async fn client(node: &Node) -> Result<Client, String> {
+    Client::connect(&format!("http://{}", node.grpc))
+        .await
+        .map_err(|e| e.to_string())
+}
+
+/// Starts a node, or says why not.
+pub(super) async fn start(config: &Config) -> Result<Node, ServerExit> {
+    Node::start(config).await.map_err(|error| {
+        eprintln!("error: {error}");
+        exit_of(&error)
+    })
+}
+
+fn exit_of(error: &NodeError) -> ServerExit {
+    if error.is_data() {
+        ServerExit::Data
+    } else {
+        ServerExit::No
+    }
+}
+
+/// Serves until Ctrl-C, SIGTERM, or a failure that the node cannot survive.
+pub(super) async fn until_stopped(node: Node) -> ServerExit {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        error = node.failed() => {
+            eprintln!("error: {error}");
+            // nothing more may be written or acknowledged
+            return exit_of(&error);
+        }
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+    eprintln!("stopping");
+    node.stop().await;
+    ServerExit::Done
+}
+
+/// Data, to the standard output; a reader that has gone is no error.
+pub(super) fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

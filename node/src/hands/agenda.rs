@@ -1,0 +1,403 @@
+//! One shard's agenda, on its owner only: what is due when, worked off in order of due time, paced.
+//!
+//! Holds nothing that the states could not give again: a new owner makes it from ten bytes of each bucket.
+
+use super::attempt::{self, Attempt};
+use super::endpoints::Endpoints;
+use crate::actors::live::Live;
+use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey, Reply};
+use crate::clock;
+use crate::shard::customer::CustomerState;
+use crate::shard::owner::Duties;
+use crate::shard::state::AppliedDecision;
+use sojourn_journey::decide::AttemptResult;
+use sojourn_journey::execution::{Execution, Owed, Status};
+use sojourn_journey::plan::{Catalog, JourneyState};
+use sojourn_journey::time::{Span, Time};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Inputs of the agenda under way at once: after a long downtime timers fire late, and not all together.
+const PACE: usize = 256;
+/// Attempts at actions under way at once in one shard.
+const ATTEMPTS: usize = 256;
+/// Buckets looked at under one lock when the agenda is made.
+const SCAN: usize = 4_096;
+/// How long something that could not be done is left alone.
+const LATER: Span = Span::from_seconds(5);
+/// The longest sleep: the wall clock may be set meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(5);
+
+/// An input of one execution that is under way.
+struct Sent {
+    customer: CustomerKey,
+    key: ExecutionKey,
+    /// The number of the execution's next event when it was sent.
+    next: u64,
+    /// The action whose result it is; `None`: a timer or a release.
+    result_of: Option<u64>,
+}
+
+struct Agenda {
+    duties: Arc<Duties>,
+    live: Arc<Live>,
+    endpoints: Arc<Endpoints>,
+    due: BTreeSet<(Time, u64)>,
+    due_of: HashMap<u64, Time>,
+    sent: HashMap<u64, Sent>,
+    busy: HashSet<(CustomerKey, ExecutionKey)>,
+    left_alone: HashMap<(CustomerKey, ExecutionKey), Time>,
+    attempting: HashSet<(CustomerKey, ExecutionKey, u64)>,
+    attempts: JoinSet<(Attempt, AttemptResult)>,
+    answers: mpsc::UnboundedSender<(u64, Answer)>,
+    counter: u64,
+}
+
+/// Works the agenda off until its term of office ends.
+pub async fn run(
+    duties: Arc<Duties>,
+    live: Arc<Live>,
+    endpoints: Arc<Endpoints>,
+    mut applied: mpsc::UnboundedReceiver<AppliedDecision>,
+) {
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let mut agenda = Agenda {
+        duties,
+        live,
+        endpoints,
+        due: BTreeSet::new(),
+        due_of: HashMap::new(),
+        sent: HashMap::new(),
+        busy: HashSet::new(),
+        left_alone: HashMap::new(),
+        attempting: HashSet::new(),
+        attempts: JoinSet::new(),
+        answers,
+        counter: 0,
+    };
+    agenda.scan();
+    let mut batch = Vec::new();
+    loop {
+        agenda.work();
+        let sleep = agenda.until_next();
+        tokio::select! {
+            n = applied.recv_many(&mut batch, 1_024) => {
+                if n == 0 {
+                    return;
+                }
+                for decision in batch.drain(..) {
+                    agenda.look(decision.hash);
+                }
+            }
+            Some((token, answer)) = answered.recv() => agenda.answered(token, &answer),
+            Some(done) = agenda.attempts.join_next(), if !agenda.attempts.is_empty() => {
+                match done {
+                    Ok((attempt, result)) => agenda.attempted(attempt, result),
+                    // its key stays marked until the next term of office: it must not be tried twice at once
+                    Err(error) => tracing::error!(%error, "an attempt at an action failed inside"),
+                }
+            }
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}
+
+impl Agenda {
+    /// Makes the agenda from the states.
+    fn scan(&mut self) {
+        let mut from = Bound::Unbounded;
+        loop {
+            let found: Vec<(u64, Option<Time>)> = {
+                let state = self.duties.state.lock();
+                let range = state.buckets.range((from, Bound::Unbounded)).take(SCAN);
+                range.map(|(hash, slot)| (*hash, slot.next_due())).collect()
+            };
+            let Some((last, _)) = found.last() else {
+                return;
+            };
+            from = Bound::Excluded(*last);
+            for (hash, due) in found {
+                self.note(hash, due);
+            }
+        }
+    }
+
+    fn note(&mut self, hash: u64, due: Option<Time>) {
+        if let Some(old) = self.due_of.remove(&hash) {
+            self.due.remove(&(old, hash));
+        }
+        if let Some(due) = due {
+            self.due_of.insert(hash, due);
+            self.due.insert((due, hash));
+        }
+    }
+
+    /// Looks up anew when something of a bucket is due.
+    fn look(&mut self, hash: u64) {
+        let due = {
+            let state = self.duties.state.lock();
+            state.buckets.get(&hash).and_then(|slot| slot.next_due())
+        };
+        self.note(hash, due);
+    }
+
+    fn until_next(&self) -> Duration {
+        let Some((due, _)) = self.due.first() else {
+            return SLEEP_MAX;
+        };
+        let micros = due
+            .since(clock::wall())
+            .0
+            .clamp(0, SLEEP_MAX.as_micros() as i64);
+        // what is due and waits for room is woken by an answer, not by the clock
+        if micros == 0 {
+            return SLEEP_MAX;
+        }
+        Duration::from_micros(micros as u64)
+    }
+
+    /// Does what is due, as far as there is room.
+    fn work(&mut self) {
+        let now = clock::wall();
+        while self.sent.len() < PACE && self.attempts.len() < ATTEMPTS {
+            let Some((due, hash)) = self.due.first().copied() else {
+                return;
+            };
+            if due > now {
+                return;
+            }
+            self.note(hash, None);
+            let next = self.examine(hash, now);
+            self.note(hash, next);
+        }
+    }
+
+    /// Starts what is due in a bucket; answers when to look again (what is under way is looked at when it ends).
+    fn examine(&mut self, hash: u64, now: Time) -> Option<Time> {
+        let bucket = match self.duties.state.lock().bucket(hash) {
+            Ok(bucket) => bucket,
+            Err(error) => {
+                tracing::error!(shard = self.duties.shard, %error, "a customer cannot be read");
+                return None;
+            }
+        };
+        let mut next: Option<Time> = None;
+        for customer in bucket.iter() {
+            for execution in &customer.executions {
+                let due = self.examine_execution(hash, customer, execution, now);
+                next = [next, due].into_iter().flatten().min();
+            }
+        }
+        next
+    }
+
+    fn examine_execution(
+        &mut self,
+        hash: u64,
+        customer: &CustomerState,
+        execution: &Execution,
+        now: Time,
+    ) -> Option<Time> {
+        let who = CustomerKey {
+            hash,
+            workspace: customer.workspace.as_str().into(),
+            key: customer.customer.key.clone(),
+        };
+        let key = ExecutionKey {
+            journey: execution.journey.clone(),
+            instance: execution.instance.clone(),
+            run: execution.run,
+        };
+        let mut next: Option<Time> = None;
+        let mut later = |t: Time| next = Some(next.map_or(t, |n| n.min(t)));
+        for owed in self.startable(&who, &key, execution) {
+            match owed.next {
+                Some(at) if at > now => later(at),
+                _ => self.attempt(&who, &key, owed),
+            }
+        }
+        let ours = (who, key);
+        if self.busy.contains(&ours) {
+            // its answer looks again
+            return next;
+        }
+        if let Some(until) = self.left_alone.get(&ours).copied() {
+            if until > now {
+                later(until);
+                return next;
+            }
+            self.left_alone.remove(&ours);
+        }
+        let (who, key) = ours;
+        if execution.status == Status::Active && execution.has_waiting() {
+            if self.gate_open(&who, &key) {
+                let ask = Ask::Release {
+                    execution: key.clone(),
+                };
+                self.start(who, key, execution.next, ask);
+            } else {
+                later(now.plus(LATER));
+            }
+            return next;
+        }
+        let timer = execution
+            .timers
+            .iter()
+            .filter(|t| !t.waits)
+            .min_by_key(|t| t.due);
+        if let Some(timer) = timer {
+            if timer.due > now {
+                later(timer.due);
+            } else {
+                let ask = Ask::Timer {
+                    execution: key.clone(),
+                    visit: timer.visit,
+                    place: timer.place.clone(),
+                    round: timer.round,
+                };
+                self.start(who, key, execution.next, ask);
+            }
+        }
+        next
+    }
+
+    fn start(&mut self, customer: CustomerKey, key: ExecutionKey, next: u64, ask: Ask) {
+        self.busy.insert((customer.clone(), key.clone()));
+        let sent = Sent {
+            customer,
+            key,
+            next,
+            result_of: None,
+        };
+        self.send(sent, ask);
+    }
+
+    /// Owed actions that may be tried: in listed order within their list.
+    fn startable<'e>(
+        &self,
+        who: &CustomerKey,
+        key: &ExecutionKey,
+        execution: &'e Execution,
+    ) -> Vec<&'e Owed> {
+        let mut lists: Vec<&str> = Vec::new();
+        let mut out = Vec::new();
+        for owed in &execution.owed {
+            let list = owed.action.place.rsplit_once('/').map_or("", |(l, _)| l);
+            if lists.contains(&list) {
+                continue;
+            }
+            lists.push(list);
+            if !self
+                .attempting
+                .contains(&(who.clone(), key.clone(), owed.number))
+            {
+                out.push(owed);
+            }
+        }
+        out
+    }
+
+    fn gate_open(&self, who: &CustomerKey, key: &ExecutionKey) -> bool {
+        let view = self.duties.view();
+        let state = view
+            .workspace(&who.workspace)
+            .map_or(JourneyState::Active, |w| w.state(&key.journey));
+        matches!(state, JourneyState::Active | JourneyState::Draining)
+    }
+
+    fn send(&mut self, sent: Sent, ask: Ask) {
+        self.counter += 1;
+        let token = self.counter;
+        let customer = sent.customer.clone();
+        self.sent.insert(token, sent);
+        let reply = Reply::stream(token, self.answers.clone());
+        if let Err((reply, answer)) = self.live.submit_inner(customer, Arc::new(ask), reply) {
+            reply.give(answer);
+        }
+    }
+
+    fn answered(&mut self, token: u64, answer: &Answer) {
+        let Some(sent) = self.sent.remove(&token) else {
+            return;
+        };
+        let hash = sent.customer.hash;
+        let ours = (sent.customer, sent.key);
+        let changed = self.next_of(&ours).is_none_or(|next| next != sent.next);
+        match sent.result_of {
+            Some(number) => {
+                self.attempting
+                    .remove(&(ours.0.clone(), ours.1.clone(), number));
+            }
+            None => {
+                self.busy.remove(&ours);
+            }
+        }
+        if !changed {
+            // it could not be done now (a version that this build cannot compile, a shard that is closing)
+            let word = match answer {
+                Answer::Receipt(_) => "nothing to decide",
+                Answer::Refused(why) | Answer::NotFound(why) => why,
+                Answer::Unknown(why) | Answer::Internal(why) => why,
+                Answer::NotOwner | Answer::Overloaded { .. } => "the shard is busy or closing",
+            };
+            tracing::debug!(
+                shard = self.duties.shard,
+                journey = ours.1.journey,
+                word,
+                "left for later"
+            );
+            self.left_alone.insert(ours, clock::wall().plus(LATER));
+        }
+        self.look(hash);
+    }
+
+    /// The number of the next event of an execution, as committed.
+    fn next_of(&self, (who, key): &(CustomerKey, ExecutionKey)) -> Option<u64> {
+        let state = self.duties.state.lock();
+        let customer = state.customer(who.hash, &who.workspace, &who.key).ok()??;
+        let execution = customer.execution(&key.journey, key.instance.as_deref(), key.run)?;
+        Some(execution.next)
+    }
+
+    fn attempt(&mut self, who: &CustomerKey, key: &ExecutionKey, owed: &Owed) {
+        self.attempting
+            .insert((who.clone(), key.clone(), owed.number));
+        let attempt = Attempt {
+            customer: who.clone(),
+            key: key.clone(),
+            number: owed.number,
+            attempt: owed.attempts.saturating_add(1),
+            action: owed.action.clone(),
+        };
+        let endpoints = self.endpoints.clone();
+        self.attempts.spawn(async move {
+            let result = attempt::make(&endpoints, &attempt).await;
+            (attempt, result)
+        });
+    }
+
+    fn attempted(&mut self, attempt: Attempt, result: AttemptResult) {
+        let ours = (attempt.customer, attempt.key);
+        let Some(next) = self.next_of(&ours) else {
+            return;
+        };
+        let ask = Ask::ActionResult {
+            execution: ours.1.clone(),
+            action: attempt.number,
+            attempt: attempt.attempt,
+            result,
+        };
+        let sent = Sent {
+            customer: ours.0,
+            key: ours.1,
+            next,
+            // it stays marked as being attempted until its result is applied
+            result_of: Some(attempt.number),
+        };
+        self.send(sent, ask);
+    }
+}

@@ -1,0 +1,223 @@
+//! One attempt at one action: a webhook is sent, a log line is written. The result goes back as an input; what it
+//! means is decided there.
+
+use super::endpoints::{Endpoints, Sender};
+use crate::actors::{CustomerKey, ExecutionKey};
+use crate::clock;
+use base64::Engine;
+use hmac::{Hmac, KeyInit, Mac};
+use rand::RngExt;
+use sojourn_journey::decide::AttemptResult;
+use sojourn_journey::event::Action;
+use sojourn_journey::identifier::ExecutionId;
+use sojourn_journey::time::{Span, Time};
+use std::time::Duration;
+
+/// An attempt to be made.
+pub struct Attempt {
+    /// The customer.
+    pub customer: CustomerKey,
+    /// The execution.
+    pub key: ExecutionKey,
+    /// The action's number.
+    pub number: u64,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// The action.
+    pub action: Action,
+}
+
+impl Attempt {
+    /// The idempotency key: the same for every automatic attempt. The number names the event, and an event owes one
+    /// action; the place in its list follows for people.
+    pub fn idempotency_key(&self) -> String {
+        let id = ExecutionId::new(
+            &self.customer.workspace,
+            &self.customer.key,
+            &self.key.journey,
+            self.key.instance.as_deref(),
+            self.key.run,
+        );
+        let place = self.action.place.rsplit_once('/').map_or("0", |(_, n)| n);
+        format!("{id}.{}.{place}", self.number)
+    }
+}
+
+/// Makes it.
+pub async fn make(endpoints: &Endpoints, attempt: &Attempt) -> AttemptResult {
+    match attempt.action.kind.as_str() {
+        "log" => {
+            tracing::info!(
+                target: "sojourn::action",
+                customer = %attempt.customer.key,
+                journey = attempt.key.journey,
+                place = attempt.action.place,
+                key = attempt.idempotency_key(),
+                body = %String::from_utf8_lossy(&attempt.action.body),
+                "log action"
+            );
+            AttemptResult::Done {
+                detail: "logged".into(),
+            }
+        }
+        "webhook" => webhook(endpoints, attempt).await,
+        _ => AttemptResult::Skipped {
+            reason: "not connected".into(),
+        },
+    }
+}
+
+/// Why an attempt failed, and whether another makes sense.
+struct Failed {
+    error: String,
+    final_: bool,
+}
+
+fn again(error: impl Into<String>) -> Failed {
+    Failed {
+        error: error.into(),
+        final_: false,
+    }
+}
+
+async fn webhook(endpoints: &Endpoints, attempt: &Attempt) -> AttemptResult {
+    let name = &attempt.action.to;
+    let Some(sender) = endpoints.sender(&attempt.customer.workspace, name) else {
+        let error =
+            format!("endpoint `{name}` does not exist: `sojourn endpoint put {name}` makes it");
+        return retry(attempt, error, 8, (1_000, 600_000));
+    };
+    let backoff = (sender.backoff_first_ms(), sender.backoff_max_ms());
+    match send(&sender, attempt).await {
+        Ok(detail) => AttemptResult::Done { detail },
+        Err(Failed {
+            error,
+            final_: true,
+        }) => AttemptResult::Failed { error },
+        Err(Failed { error, .. }) => retry(attempt, error, sender.attempts(), backoff),
+    }
+}
+
+/// Back-off with full jitter: a random time up to first × 2^(attempt−1), at most the maximum.
+fn retry(
+    attempt: &Attempt,
+    error: String,
+    attempts: u32,
+    (first, max): (u64, u64),
+) -> AttemptResult {
+    if attempt.attempt >= attempts {
+        return AttemptResult::Failed { error };
+    }
+    let factor = 1u64.checked_shl(attempt.attempt - 1).unwrap_or(u64::MAX);
+    let ceiling = first.saturating_mul(factor).min(max).max(1);
+    let millis = rand::rng().random_range(0..=ceiling);
+    let next = clock::wall().plus(Span(millis as i64 * 1_000));
+    AttemptResult::Retry { error, next }
+}
+
+async fn send(sender: &Sender, attempt: &Attempt) -> Result<String, Failed> {
+    let _turn = sender.turn().await;
+    let id = attempt.idempotency_key();
+    let now = clock::wall();
+    let mut request = sender
+        .client()
+        .post(sender.url())
+        .timeout(sender.timeout())
+        .header("content-type", "application/json")
+        .header("webhook-id", &id)
+        .header("webhook-timestamp", seconds(now).to_string())
+        .header("user-agent", concat!("sojourn/", env!("CARGO_PKG_VERSION")));
+    if let Some(secret) = sender.secret().map_err(again)? {
+        let signature = sign(&secret, &id, seconds(now), &attempt.action.body).map_err(again)?;
+        request = request.header("webhook-signature", signature);
+    }
+    let sent = request.body(attempt.action.body.clone()).send().await;
+    let response = sent.map_err(|e| again(chain(&e)))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(status.as_u16().to_string());
+    }
+    let text = answer_text(response).await;
+    let error = format!("{} answered {status}{text}", sender.url());
+    Err(Failed {
+        error,
+        // 410: whoever listened there asks for no more (Standard Webhooks)
+        final_: status == http::StatusCode::GONE,
+    })
+}
+
+/// The beginning of the answer's text, for people.
+async fn answer_text(mut response: reqwest::Response) -> String {
+    let mut text = Vec::new();
+    while let Ok(Ok(Some(chunk))) =
+        tokio::time::timeout(Duration::from_secs(2), response.chunk()).await
+    {
+        text.extend_from_slice(&chunk);
+        if text.len() >= crate::limits::WEBHOOK_ANSWER_BYTES {
+            break;
+        }
+    }
+    let text: String = String::from_utf8_lossy(&text).chars().take(200).collect();
+    if text.trim().is_empty() {
+        String::new()
+    } else {
+        format!(": {}", text.trim())
+    }
+}
+
+fn seconds(t: Time) -> i64 {
+    t.0.div_euclid(1_000_000)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The signature of Standard Webhooks 1.0: HMAC-SHA256 over `id.timestamp.body`.
+///
+/// # Errors
+/// When a secret that begins with `whsec_` is no base64.
+pub fn sign(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Result<String, String> {
+    let engine = base64::engine::general_purpose::STANDARD;
+    let key = match secret.trim().strip_prefix("whsec_") {
+        Some(encoded) => engine
+            .decode(encoded)
+            .map_err(|e| format!("the secret begins with whsec_ and is no base64: {e}"))?,
+        None => secret.trim().as_bytes().to_vec(),
+    };
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).map_err(|e| e.to_string())?;
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    Ok(format!("v1,{}", engine.encode(mac.finalize().into_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sign;
+
+    #[test]
+    fn a_signature_is_that_of_the_standard() {
+        // the example of the Standard Webhooks specification
+        let signature = sign(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            br#"{"test": 2432232314}"#,
+        );
+        let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(signature.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn a_broken_secret_is_named() {
+        let error = sign("whsec_***", "a", 1, b"").unwrap_err();
+        assert!(error.contains("whsec_"), "{error}");
+    }
+}

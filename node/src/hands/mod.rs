@@ -1,0 +1,6 @@
+//! What the owner does for the world: fires timers when they are due, does actions, releases what a hold kept.
+//! Everything comes back in as an input, through the same actor as a signal.
+
+pub mod agenda;
+pub mod attempt;
+pub mod endpoints;

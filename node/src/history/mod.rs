@@ -1,0 +1,36 @@
+//! What happened, for ever: records of decisions by customer, and the index of receipts.
+//!
+//! Written behind: what was applied since the last checkpoint waits in memory ([`waiting`]), for the log holds it
+//! already; reads see both. Knows nothing of what a record means.
+
+pub mod store;
+pub mod waiting;
+
+pub use store::{Damaged, Store};
+pub use waiting::{Receipts, Waiting};
+
+/// One decision as it was applied.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The log index of its entry.
+    pub index: u64,
+    /// Its place in the entry.
+    pub sub: u32,
+    /// The encoded `stored::Decision`, a slice of the entry.
+    pub bytes: bytes::Bytes,
+}
+
+/// The 16 bytes by which a signal (source, id) of one customer is known: xxh3-128.
+pub fn id_hash(customer: u64, source: &str, id: &str) -> u128 {
+    let mut bytes = Vec::with_capacity(source.len() + id.len() + 12);
+    bytes.extend_from_slice(&customer.to_be_bytes());
+    bytes.extend_from_slice(&(source.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(source.as_bytes());
+    bytes.extend_from_slice(id.as_bytes());
+    xxhash_rust::xxh3::xxh3_128(&bytes)
+}
+
+/// The same for a command, which has no source.
+pub fn command_hash(customer: u64, id: &str) -> u128 {
+    id_hash(customer, "\u{0}command", id)
+}

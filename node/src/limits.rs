@@ -1,0 +1,38 @@
+//! The node's limits. Meeting one is an answer, not a wait. Those of the language stand in `sojourn_journey::limits`.
+
+use std::time::Duration;
+
+/// Inputs under way in this node.
+pub const IN_FLIGHT_NODE: usize = 8_192;
+/// Inputs under way in one shard.
+pub const IN_FLIGHT_SHARD: usize = 1_024;
+/// Inputs under way for one customer.
+pub const IN_FLIGHT_CUSTOMER: usize = 64;
+/// Customers whose actors are awake in one node; beyond, the ones used longest ago are passivated.
+pub const AWAKE_CUSTOMERS: usize = 50_000;
+/// How long an actor may be idle.
+pub const IDLE: Duration = Duration::from_secs(30);
+/// Deadline of a call that names none.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+/// The longest deadline that is honoured.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// Bytes of one message that are decoded at all; our own limits answer below that.
+pub const MESSAGE_BYTES: usize = 16 << 20;
+/// Signals in one batch.
+pub const BATCH_SIGNALS: usize = 1_000;
+/// Bytes in one batch.
+pub const BATCH_BYTES: usize = 4 << 20;
+/// Signals of one stream under way.
+pub const STREAM_WINDOW: usize = 1_024;
+/// Executions in a page when none is asked for.
+pub const PAGE: usize = 100;
+/// Executions in a page at most.
+pub const PAGE_MAX: usize = 1_000;
+/// Journeys in a workspace.
+pub const JOURNEYS: usize = 10_000;
+/// Bytes of a webhook's answer that are read.
+pub const WEBHOOK_ANSWER_BYTES: usize = 64 << 10;
+/// Free disk below which no signal is admitted.
+pub const DISK_FREE_MIN: u64 = 1 << 30;
+/// History that may wait for a checkpoint in one shard; beyond, no signal is admitted.
+pub const HISTORY_WAITING_MAX: u64 = 128 << 20;

@@ -1,0 +1,142 @@
+//! What the node counts of itself, for Prometheus: the doors here, everything else read when it is scraped.
+
+use crate::actors::Answer;
+use crate::core::Core;
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use sojourn_cluster::Host;
+use sojourn_proto::v1;
+
+/// Counters of the doors.
+pub struct Doors {
+    registry: Registry,
+    receipts: IntCounterVec,
+    refused: IntCounterVec,
+    gauges: IntGaugeVec,
+    groups: IntGaugeVec,
+}
+
+impl Doors {
+    /// New counters, in a registry of their own.
+    ///
+    /// # Errors
+    /// When a name is given twice: our bug.
+    pub fn new() -> Result<Doors, prometheus::Error> {
+        let registry = Registry::new();
+        let receipts = IntCounterVec::new(
+            Opts::new("sojourn_receipts_total", "receipt parts by fate"),
+            &["fate"],
+        )?;
+        let refused = IntCounterVec::new(
+            Opts::new(
+                "sojourn_refused_total",
+                "inputs without a receipt, by cause",
+            ),
+            &["cause"],
+        )?;
+        let gauges = IntGaugeVec::new(Opts::new("sojourn_node", "state of the node"), &["what"])?;
+        let groups = IntGaugeVec::new(
+            Opts::new("sojourn_shard", "state of each shard"),
+            &["shard", "what"],
+        )?;
+        registry.register(Box::new(receipts.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
+        registry.register(Box::new(gauges.clone()))?;
+        registry.register(Box::new(groups.clone()))?;
+        Ok(Doors {
+            registry,
+            receipts,
+            refused,
+            gauges,
+            groups,
+        })
+    }
+
+    /// A signal with a wrong field.
+    pub fn invalid(&self) {
+        self.refused.with_label_values(&["invalid"]).inc();
+    }
+
+    /// An answer that was given.
+    pub fn answered(&self, answer: &Answer) {
+        let refused = match answer {
+            Answer::Receipt(receipt) => return self.receipt(receipt),
+            Answer::Refused(_) => "refused",
+            Answer::NotFound(_) => "not_found",
+            Answer::NotOwner => "not_owner",
+            Answer::Unknown(_) => "unknown",
+            Answer::Overloaded { cause, .. } => cause,
+            Answer::Internal(_) => "internal",
+        };
+        self.refused.with_label_values(&[refused]).inc();
+    }
+
+    fn receipt(&self, receipt: &v1::Receipt) {
+        use v1::fate::Fate;
+        let count = |fate: &str| self.receipts.with_label_values(&[fate]).inc();
+        if receipt.duplicate {
+            return count("duplicate");
+        }
+        if receipt.no_match {
+            return count("no_match");
+        }
+        for part in &receipt.parts {
+            let fate = part.fate.as_ref().and_then(|f| f.fate.as_ref());
+            count(match fate {
+                Some(Fate::Moved(_)) => "moved",
+                Some(Fate::Recorded(_)) => "recorded",
+                Some(Fate::Started(_)) => "started",
+                Some(Fate::Exited(_)) => "exited",
+                Some(Fate::Unmatched(_)) => "unmatched",
+                Some(Fate::Ended(_)) => "ended",
+                Some(Fate::Refused(_)) => "refused",
+                Some(Fate::Held(_)) => "held",
+                None => "unknown",
+            });
+        }
+    }
+
+    /// Everything, as Prometheus reads it.
+    pub fn render(&self, core: &Core, host: &Host) -> String {
+        let stats = host.stats();
+        let set = |what: &str, n: u64| {
+            self.gauges
+                .with_label_values(&[what])
+                .set(i64::try_from(n).unwrap_or(i64::MAX));
+        };
+        set("log_syncs", stats.log.syncs);
+        set("log_appends", stats.log.appends);
+        set("log_entries", stats.log.entries);
+        set("log_bytes_written", stats.log.bytes);
+        set("log_sync_microseconds", stats.log.sync_us);
+        set("log_disk_bytes", stats.log.used_bytes);
+        set("checkpoint_disk_bytes", stats.checkpoint_disk_bytes);
+        let (mut customers, mut awake, mut ignored, mut waiting, mut open) = (0, 0, 0, 0, 0);
+        for shard in &core.shards {
+            let state = shard.duties.state.lock();
+            customers += state.customers;
+            ignored += state.ignored;
+            waiting += state.waiting.bytes();
+            let number = shard.number.to_string();
+            let set = |what: &str, n: u64| {
+                self.groups
+                    .with_label_values(&[&number, what])
+                    .set(i64::try_from(n).unwrap_or(i64::MAX));
+            };
+            set("applied_index", state.applied);
+            set("customers", state.customers);
+            drop(state);
+            awake += shard.live.count() as u64;
+            open += u64::from(*shard.open().borrow());
+        }
+        set("customers", customers);
+        set("customers_awake", awake);
+        set("decisions_ignored", ignored);
+        set("history_waiting_bytes", waiting);
+        set("shards_open", open);
+        let mut out = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}

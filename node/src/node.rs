@@ -1,0 +1,396 @@
+//! The composition root: builds each part once, top to bottom, and stops them in reverse.
+
+use crate::actors::Gauge;
+use crate::actors::live::Live;
+use crate::actors::node::NodeActor;
+use crate::catalog::{Catalog, CatalogMachine};
+use crate::config::Config;
+use crate::core::Core;
+use crate::folder::{Folder, FolderError, free_bytes};
+use crate::hands::endpoints::Endpoints;
+use crate::history::Store;
+use crate::limits;
+use crate::metrics::Doors;
+use crate::rpc::executions::ExecutionsService;
+use crate::rpc::journeys::JourneysService;
+use crate::rpc::signals::SignalsService;
+use crate::shard::machine::ShardMachine;
+use crate::shard::owner::{Parts, Shard};
+use parking_lot::Mutex;
+use ractor::{Actor, ActorCell};
+use sojourn_cluster::{Failure, GroupId, Host, HostConfig, OpenError, ShardId};
+use sojourn_proto::{DESCRIPTORS, stored, v1};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Why a node cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Log or checkpoints.
+    #[error("{0}")]
+    Open(OpenError),
+    /// History.
+    #[error("{0}; history is needed for timelines and receipts: restore it from a backup")]
+    History(#[from] crate::history::Damaged),
+    /// An address.
+    #[error(
+        "cannot listen on {address} ({what}): {why}; choose another with --{what} ADDRESS:PORT"
+    )]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Its flag.
+        what: &'static str,
+        /// Why not.
+        why: std::io::Error,
+    },
+    /// A write or a sync failed while running.
+    #[error("{0}")]
+    Failed(Failure),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl NodeError {
+    /// Whether data is damaged or unsafe (exit 5).
+    pub fn is_data(&self) -> bool {
+        matches!(
+            self,
+            NodeError::Open(_) | NodeError::History(_) | NodeError::Failed(_)
+        )
+    }
+}
+
+/// A running node.
+pub struct Node {
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    core: Arc<Core>,
+    host: Arc<Host>,
+    stop: CancellationToken,
+    doors: CancellationToken,
+    tasks: JoinSet<()>,
+    supervisor: ActorCell,
+    failed: watch::Receiver<Option<Failure>>,
+    _folder: Folder,
+}
+
+/// How many decisions a slow watcher may lag behind.
+const WATCH_BACKLOG: usize = 4_096;
+
+impl Node {
+    /// Starts a node; answers when it decides for every shard.
+    pub async fn start(config: &Config) -> Result<Node, NodeError> {
+        // reqwest's TLS needs one; a second start in the same process finds it there
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = Folder::open(&config.data.dir)?;
+        let history = Arc::new(Store::open(&folder.dir.join("history"))?);
+        let host_config = HostConfig {
+            checkpoint_every: Duration::from_secs(config.checkpoint.every_seconds),
+            checkpoint_log_bytes: config.checkpoint.log_bytes,
+            checkpoint_waiting_bytes: config.checkpoint.waiting_bytes,
+            dir: folder.dir.clone(),
+            node: folder.node,
+            ..HostConfig::default()
+        };
+        let host = Arc::new(Host::open(host_config).await.map_err(NodeError::Open)?);
+        for torn in &host.report().torn {
+            tracing::warn!(
+                ?torn,
+                "the log ended in a torn record, which was cut: it was never acknowledged"
+            );
+        }
+        if let Some(aside) = &host.report().set_aside {
+            tracing::warn!(
+                ?aside,
+                "the checkpoints were damaged and set aside; they are rebuilt from history and log"
+            );
+        }
+        let stop = CancellationToken::new();
+        let doors = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (catalog, shards) = open_catalog(&host, &folder, config).await?;
+        tasks.spawn(catalog.clone().follow());
+        let (actor, _) = Actor::spawn(None, NodeActor, ())
+            .await
+            .map_err(|e| NodeError::Other(e.to_string()))?;
+        let supervisor = actor.get_cell();
+        let endpoints =
+            Endpoints::new(catalog.clone()).map_err(|e| NodeError::Other(e.to_string()))?;
+        let gauge: Arc<Gauge> = Arc::default();
+        let mut all = Vec::with_capacity(usize::from(shards));
+        for number in 0..shards {
+            let machine = Arc::new(ShardMachine {
+                shard: number,
+                state: Arc::default(),
+                history: history.clone(),
+                pending: Arc::default(),
+                hands: Mutex::new(None),
+                watchers: broadcast::channel(WATCH_BACKLOG).0,
+                catalog: watch::channel(0).0,
+                history_full: AtomicBool::new(false),
+            });
+            let id = GroupId::of_shard(ShardId(number));
+            let group = host
+                .open_group(id, machine.clone(), vec![folder.node])
+                .await
+                .map_err(NodeError::Open)?;
+            let shard = Shard::new(Parts {
+                machine,
+                group,
+                live: Arc::new(Live::new(gauge.clone())),
+                catalog: catalog.clone(),
+                endpoints: endpoints.clone(),
+                supervisor: supervisor.clone(),
+                shards: usize::from(shards),
+            });
+            tasks.spawn(shard.clone().run(stop.clone()));
+            all.push(shard);
+        }
+        let metrics = Doors::new().map_err(|e| NodeError::Other(e.to_string()))?;
+        let core = Arc::new(Core {
+            shards: all,
+            catalog,
+            disk_full: Arc::default(),
+            metrics: Arc::new(metrics),
+        });
+        let mut failed = host.failed();
+        for shard in &core.shards {
+            let mut open = shard.open();
+            let mut role = shard.group.role();
+            tokio::select! {
+                _ = open.wait_for(|open| *open) => {}
+                closed = role.wait_for(|r| matches!(r, sojourn_cluster::Role::Closed { .. })) => {
+                    let why = closed.map_or_else(|e| e.to_string(), |r| format!("{:?}", *r));
+                    return Err(NodeError::Other(format!("shard {} cannot open: {why}", shard.number)));
+                }
+                failure = failed.wait_for(Option::is_some) => {
+                    let failure = failure.ok().and_then(|f| f.clone());
+                    return Err(failure.map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed));
+                }
+            }
+        }
+        tasks.spawn(watch_disk(
+            folder.dir.clone(),
+            config.limits.disk_free_min,
+            core.disk_full.clone(),
+        ));
+        let grpc = listen(config.listen.grpc, "listen").await?;
+        let http = listen(config.listen.http, "http").await?;
+        let node = Node {
+            grpc: grpc.local_addr().unwrap_or(config.listen.grpc),
+            http: http.local_addr().unwrap_or(config.listen.http),
+            core: core.clone(),
+            host: host.clone(),
+            stop,
+            doors: doors.clone(),
+            tasks,
+            supervisor,
+            failed,
+            _folder: folder,
+        };
+        Ok(node.open_doors(grpc, http))
+    }
+
+    fn open_doors(mut self, grpc: TcpListener, http: TcpListener) -> Node {
+        let (core, doors) = (self.core.clone(), self.doors.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = serve_grpc(core, grpc, doors).await {
+                tracing::error!(%error, "the gRPC door closed");
+            }
+        });
+        let routes = crate::http::routes(self.core.clone(), self.host.clone());
+        let doors = self.doors.clone();
+        self.tasks.spawn(async move {
+            let served = axum::serve(http, routes).with_graceful_shutdown(doors.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the HTTP door closed");
+            }
+        });
+        self
+    }
+
+    /// Waits until the node must stop by itself.
+    pub async fn failed(&self) -> NodeError {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(failure) => failure
+                .clone()
+                .map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed),
+            Err(_) => NodeError::Other("the log's writer ended".into()),
+        }
+    }
+
+    /// Closes the doors, answers what is in flight, checkpoints and stops.
+    pub async fn stop(mut self) {
+        self.doors.cancel();
+        // what is in flight is answered by its own deadline
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        for shard in &self.core.shards {
+            let gauge = shard.live.gauge();
+            while gauge.count() > 0 {
+                let freed = gauge.freed();
+                if gauge.count() == 0 || tokio::time::timeout_at(deadline, freed).await.is_err() {
+                    break;
+                }
+            }
+        }
+        self.stop.cancel();
+        self.supervisor.stop(None);
+        let checkpoints: Vec<_> = self
+            .core
+            .shards
+            .iter()
+            .map(|s| s.group.checkpoint_now())
+            .collect();
+        for checkpoint in checkpoints {
+            if let Ok(Err(error)) = checkpoint.await {
+                tracing::warn!(%error, "no checkpoint at the end: the next start replays the log");
+            }
+        }
+        self.host.close().await;
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn open_catalog(
+    host: &Host,
+    folder: &Folder,
+    config: &Config,
+) -> Result<(Arc<Catalog>, u16), NodeError> {
+    let machine = Arc::new(CatalogMachine::default());
+    let group = host
+        .open_group(GroupId::CATALOG, machine.clone(), vec![folder.node])
+        .await
+        .map_err(NodeError::Open)?;
+    let mut role = group.role();
+    let owner = role.wait_for(|r| {
+        matches!(
+            r,
+            sojourn_cluster::Role::Owner { .. } | sojourn_cluster::Role::Closed { .. }
+        )
+    });
+    match owner.await {
+        Ok(role) => {
+            if let sojourn_cluster::Role::Closed { reason } = &*role {
+                return Err(NodeError::Other(format!(
+                    "the catalog cannot open: {reason}"
+                )));
+            }
+        }
+        Err(e) => return Err(NodeError::Other(e.to_string())),
+    }
+    let catalog = Catalog::new(machine.clone(), group);
+    if machine.state().bootstrap.is_none() {
+        // its view is built by `follow`, which does not run yet: this one is awaited by its state
+        catalog
+            .bootstrap(stored::Bootstrap {
+                cluster: folder.cluster.clone(),
+                shards: config.cluster.shards.into(),
+                format: 1,
+            })
+            .await
+            .map_err(|e| NodeError::Other(e.to_string()))?;
+    }
+    let Some(bootstrap) = machine.state().bootstrap else {
+        return Err(NodeError::Other("the catalog was not bootstrapped".into()));
+    };
+    if bootstrap.cluster != folder.cluster {
+        return Err(NodeError::Other(format!(
+            "the catalog belongs to cluster {}, the data folder to {}",
+            bootstrap.cluster, folder.cluster
+        )));
+    }
+    let shards = u16::try_from(bootstrap.shards).unwrap_or(1);
+    if shards != config.cluster.shards {
+        tracing::info!(
+            shards,
+            "the cluster was bootstrapped with another number of shards; that one holds"
+        );
+    }
+    Ok((catalog, shards))
+}
+
+async fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|why| NodeError::Listen { address, what, why })
+}
+
+/// Looks at the free disk once a second.
+async fn watch_disk(dir: std::path::PathBuf, least: u64, full: Arc<AtomicBool>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let Some(free) = free_bytes(&dir) else {
+            continue;
+        };
+        let now = free < least;
+        if full.swap(now, Ordering::Relaxed) != now {
+            if now {
+                tracing::error!(
+                    free,
+                    least,
+                    "the disk is nearly full: no signal is admitted until there is room"
+                );
+            } else {
+                tracing::info!(free, least, "there is room on the disk again");
+            }
+        }
+    }
+}
+
+async fn serve_grpc(
+    core: Arc<Core>,
+    listener: TcpListener,
+    doors: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let signals = v1::signals_server::SignalsServer::new(SignalsService { core: core.clone() })
+        .max_decoding_message_size(limits::MESSAGE_BYTES);
+    let executions =
+        v1::executions_server::ExecutionsServer::new(ExecutionsService { core: core.clone() })
+            .max_decoding_message_size(limits::MESSAGE_BYTES);
+    let journeys = v1::journeys_server::JourneysServer::new(JourneysService { core })
+        .max_decoding_message_size(limits::MESSAGE_BYTES);
+    health
+        .set_serving::<v1::signals_server::SignalsServer<SignalsService>>()
+        .await;
+    health
+        .set_serving::<v1::executions_server::ExecutionsServer<ExecutionsService>>()
+        .await;
+    health
+        .set_serving::<v1::journeys_server::JourneysServer<JourneysService>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    tonic::transport::Server::builder()
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .layer(tonic_web::GrpcWebLayer::new())
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(signals)
+        .add_service(executions)
+        .add_service(journeys)
+        .serve_with_incoming_shutdown(incoming, doors.cancelled_owned())
+        .await?;
+    Ok(())
+}

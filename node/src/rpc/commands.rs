@@ -1,0 +1,74 @@
+//! Commands by hand: override, hold, resume, stop.
+
+use super::errors::{self, status_of};
+use super::executions::{ExecutionsService, target};
+use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey};
+use crate::convert::api::execution_to;
+use sojourn_journey::decide::{ByHand, Command};
+use sojourn_proto::v1;
+use std::time::Duration;
+use tonic::{Response, Status};
+
+/// Bytes of an actor's name, or of a reason.
+const TEXT_BYTES: usize = 1_024;
+
+impl ExecutionsService {
+    /// Does a command and shows the execution as it is afterwards.
+    pub(super) async fn command(
+        &self,
+        request: Option<v1::CommandRequest>,
+        what: ByHand,
+        within: Duration,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let Some(request) = request else {
+            return Err(errors::invalid_field("command", "it is missing"));
+        };
+        for (field, text, least) in [
+            ("id", &request.id, 1),
+            ("actor", &request.actor, 1),
+            ("reason", &request.reason, 1),
+        ] {
+            let most = if field == "id" { 128 } else { TEXT_BYTES };
+            if text.len() < least || text.len() > most {
+                return Err(errors::invalid_field(
+                    field,
+                    format!("it has {} bytes: expected {least} to {most}", text.len()),
+                ));
+            }
+        }
+        let reference = request.execution.clone();
+        let target = target(reference)?;
+        let found = self.find(&target, None, within).await?;
+        let customer = CustomerKey::new(&found.workspace, found.customer.customer.key.clone());
+        let content = xxhash_rust::xxh3::xxh3_64(format!("{what:?}").as_bytes());
+        let ask = Ask::Command {
+            execution: ExecutionKey {
+                journey: found.execution.journey.clone(),
+                instance: found.execution.instance.clone(),
+                run: found.execution.run,
+            },
+            command: Box::new(Command {
+                id: request.id,
+                actor: request.actor,
+                reason: request.reason,
+                expected_visit: request.expected_visit,
+                what,
+            }),
+            content,
+        };
+        let receipt = match self.core.ask(customer, ask, within).await {
+            Answer::Receipt(receipt) => receipt,
+            other => return Err(status_of(other)),
+        };
+        let options = v1::ReadOptions {
+            at_least: receipt.position,
+            stale: false,
+        };
+        let after = self.find(&target, Some(&options), within).await?;
+        Ok(Response::new(v1::CommandResponse {
+            execution: Some(execution_to(&after.workspace, &after.execution)),
+            position: receipt.position,
+            duplicate: receipt.duplicate,
+        }))
+    }
+}

@@ -1,0 +1,344 @@
+//! The Executions service: where customers are, and why.
+
+use super::errors::{self, with_reason};
+use crate::actors::CustomerKey;
+use crate::convert::api::{execution_to, why_to};
+use crate::core::{Core, deadline, identifier, workspace};
+use crate::shard::customer::CustomerState;
+use crate::shard::owner::Shard;
+use crate::shard::read::{self, ReadError, Wanted};
+use crate::shard::receipt;
+use sojourn_journey::execution::Execution;
+use sojourn_journey::identifier::ExecutionId;
+use sojourn_journey::plan::Catalog;
+use sojourn_proto::v1;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_stream::Stream;
+use tonic::{Code, Request, Response, Status};
+
+/// The service.
+pub struct ExecutionsService {
+    /// What it talks to.
+    pub core: Arc<Core>,
+}
+
+/// An execution that was found.
+pub struct Found {
+    /// Its shard.
+    pub shard: Arc<Shard>,
+    /// The hash of its customer.
+    pub hash: u64,
+    /// The workspace.
+    pub workspace: String,
+    /// Its customer.
+    pub customer: CustomerState,
+    /// The execution.
+    pub execution: Arc<Execution>,
+    /// The state that it was read from.
+    pub position: v1::Position,
+}
+
+/// The status of something that cannot be read.
+pub fn unreadable(error: &ReadError) -> Status {
+    tracing::error!(%error, "a read failed");
+    with_reason(Code::DataLoss, "unreadable", error.to_string())
+}
+
+/// Which customers and runs a reference names.
+pub(super) struct Target {
+    pub workspace: String,
+    pub hash: u64,
+    /// The id, when it was named by id.
+    pub id: Option<ExecutionId>,
+    /// The customer, when it was named by customer.
+    pub customer: Option<CustomerKey>,
+    pub journey: String,
+    pub instance: Option<String>,
+}
+
+/// Checks a reference.
+pub(super) fn target(reference: Option<v1::ExecutionRef>) -> Result<Target, Status> {
+    let Some(r) = reference else {
+        return Err(errors::invalid_field("execution", "it is missing"));
+    };
+    let space = workspace(&r.workspace)?.to_owned();
+    if !r.id.is_empty() {
+        let id: ExecutionId =
+            r.id.parse()
+                .map_err(|e: String| errors::invalid_field("execution.id", e))?;
+        return Ok(Target {
+            workspace: space,
+            hash: id.customer,
+            id: Some(id),
+            customer: None,
+            journey: String::new(),
+            instance: None,
+        });
+    }
+    let key = identifier("execution.customer", r.customer)?;
+    let customer = CustomerKey::new(&space, key);
+    Ok(Target {
+        workspace: space,
+        hash: customer.hash,
+        id: None,
+        customer: Some(customer),
+        journey: r.journey,
+        instance: r.instance,
+    })
+}
+
+impl Target {
+    fn is(&self, c: &CustomerState) -> bool {
+        c.workspace == self.workspace
+            && self
+                .customer
+                .as_ref()
+                .is_none_or(|k| k.key == c.customer.key)
+    }
+
+    /// The run that is meant: the one of the id, or the latest of the journey.
+    pub fn run_of(&self, c: &CustomerState) -> Option<(String, Option<String>, u32)> {
+        if !self.is(c) {
+            return None;
+        }
+        if let Some(id) = self.id {
+            let slot = |journey: &str, instance: Option<&str>| {
+                sojourn_journey::identifier::slot_hash(journey, instance)
+            };
+            return c
+                .customer
+                .runs
+                .iter()
+                .find(|r| {
+                    slot(&r.journey, r.instance.as_deref()) == id.slot
+                        && (1..=r.run).contains(&id.run)
+                })
+                .map(|r| (r.journey.clone(), r.instance.clone(), id.run));
+        }
+        c.customer
+            .runs
+            .iter()
+            .filter(|r| self.journey.is_empty() || r.journey == self.journey)
+            .filter(|r| self.instance.is_none() || r.instance == self.instance)
+            .max_by_key(|r| (r.is_active(), r.started, r.run))
+            .map(|r| (r.journey.clone(), r.instance.clone(), r.run))
+    }
+
+    fn not_found(&self) -> Status {
+        let what = match (&self.id, &self.customer) {
+            (Some(id), _) => format!("no execution {id}"),
+            (None, Some(c)) if self.journey.is_empty() => {
+                format!("customer {} has no execution", c.key)
+            }
+            (None, Some(c)) => format!(
+                "customer {} has no execution of journey {}",
+                c.key, self.journey
+            ),
+            (None, None) => "no such execution".into(),
+        };
+        with_reason(
+            Code::NotFound,
+            "not_found",
+            format!("{what} in workspace {}", self.workspace),
+        )
+    }
+}
+
+impl ExecutionsService {
+    /// Finds an execution, linearizably unless asked otherwise.
+    pub(super) async fn find(
+        &self,
+        target: &Target,
+        options: Option<&v1::ReadOptions>,
+        within: Duration,
+    ) -> Result<Found, Status> {
+        let shard = self.core.shard(target.hash).clone();
+        let position = self.core.readable(&shard, options, within).await?;
+        let bucket = shard
+            .duties
+            .state
+            .lock()
+            .bucket(target.hash)
+            .map_err(|e| unreadable(&e.into()))?;
+        for customer in bucket.iter() {
+            let Some((journey, instance, run)) = target.run_of(customer) else {
+                continue;
+            };
+            let wanted = Wanted {
+                journey: &journey,
+                instance: instance.as_deref(),
+                run,
+            };
+            let found = read::execution(&*shard, customer, target.hash, &wanted)
+                .map_err(|e| unreadable(&e))?;
+            if let Some(execution) = found {
+                return Ok(Found {
+                    shard: shard.clone(),
+                    hash: target.hash,
+                    workspace: target.workspace.clone(),
+                    customer: customer.clone(),
+                    execution,
+                    position,
+                });
+            }
+        }
+        Err(target.not_found())
+    }
+}
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::executions_server::Executions for ExecutionsService {
+    type WatchStream = WatchStream;
+
+    async fn get(
+        &self,
+        request: Request<v1::GetExecutionRequest>,
+    ) -> Result<Response<v1::GetExecutionResponse>, Status> {
+        let within = deadline(request.metadata());
+        let request = request.into_inner();
+        let target = target(request.execution)?;
+        let found = self.find(&target, request.options.as_ref(), within).await?;
+        Ok(Response::new(v1::GetExecutionResponse {
+            execution: Some(execution_to(&found.workspace, &found.execution)),
+            position: Some(found.position),
+            age_ms: 0,
+        }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListExecutionsRequest>,
+    ) -> Result<Response<v1::ListExecutionsResponse>, Status> {
+        let within = deadline(request.metadata());
+        super::list::list(&self.core, request.into_inner(), within)
+            .await
+            .map(Response::new)
+    }
+
+    async fn timeline(
+        &self,
+        request: Request<v1::TimelineRequest>,
+    ) -> Result<Response<v1::TimelineResponse>, Status> {
+        let within = deadline(request.metadata());
+        super::timeline::timeline(self, request.into_inner(), within)
+            .await
+            .map(Response::new)
+    }
+
+    async fn why(
+        &self,
+        request: Request<v1::WhyRequest>,
+    ) -> Result<Response<v1::WhyResponse>, Status> {
+        let within = deadline(request.metadata());
+        let request = request.into_inner();
+        let target = target(request.execution)?;
+        let found = self.find(&target, request.options.as_ref(), within).await?;
+        let view = found.shard.duties.view();
+        let compiled = view
+            .workspace(&found.workspace)
+            .and_then(|w| w.version(&found.execution.journey, found.execution.version));
+        let Some(compiled) = compiled else {
+            return Err(with_reason(
+                Code::FailedPrecondition,
+                "no_version",
+                format!(
+                    "version {} of journey {} cannot be compiled by this build of Sojourn",
+                    found.execution.version, found.execution.journey
+                ),
+            ));
+        };
+        let now = crate::clock::wall();
+        let why =
+            sojourn_journey::why::why(&compiled, &found.execution, &found.customer.customer, now);
+        let mut response = why_to(&found.workspace, &found.execution, &why);
+        response.position = Some(found.position);
+        Ok(Response::new(response))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let stream = super::timeline::watch(&self.core, request.into_inner())?;
+        Ok(Response::new(stream))
+    }
+
+    async fn r#override(
+        &self,
+        request: Request<v1::OverrideRequest>,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let within = deadline(request.metadata());
+        let v1::OverrideRequest {
+            command,
+            to,
+            run_actions,
+        } = request.into_inner();
+        if to.is_empty() {
+            return Err(errors::invalid_field(
+                "to",
+                "it is missing: expected the name of a stage",
+            ));
+        }
+        let what = sojourn_journey::decide::ByHand::Override { to, run_actions };
+        self.command(command, what, within).await
+    }
+
+    async fn hold(
+        &self,
+        request: Request<v1::CommandRequest>,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let within = deadline(request.metadata());
+        let what = sojourn_journey::decide::ByHand::Hold;
+        self.command(Some(request.into_inner()), what, within).await
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::CommandRequest>,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let within = deadline(request.metadata());
+        let what = sojourn_journey::decide::ByHand::Resume;
+        self.command(Some(request.into_inner()), what, within).await
+    }
+
+    async fn stop(
+        &self,
+        request: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let within = deadline(request.metadata());
+        let v1::StopRequest { command, outcome } = request.into_inner();
+        let what = sojourn_journey::decide::ByHand::Stop { outcome };
+        self.command(command, what, within).await
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        let within = deadline(request.metadata());
+        let request = request.into_inner();
+        let key = identifier("customer", request.customer)?;
+        let customer = CustomerKey::new(workspace(&request.workspace)?, key);
+        let shard = self.core.shard(customer.hash).clone();
+        self.core.readable(&shard, None, within).await?;
+        let hash = crate::history::id_hash(customer.hash, &request.source, &request.signal_id);
+        let first = read::first_answer(&*shard, customer.hash, hash).map_err(|e| unreadable(&e))?;
+        let Some(first) = first else {
+            return Err(with_reason(
+                Code::NotFound,
+                "not_found",
+                format!(
+                    "no receipt of signal {} from {} for customer {} inside the dedup window",
+                    request.signal_id, request.source, customer.key
+                ),
+            ));
+        };
+        Ok(Response::new(v1::GetReceiptResponse {
+            receipt: Some(receipt::of(&first.decision, shard.number, first.index)),
+        }))
+    }
+}

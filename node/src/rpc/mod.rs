@@ -1,0 +1,9 @@
+//! The gRPC doors: thin. Check, convert, ask the core, convert, answer.
+
+pub mod commands;
+pub mod errors;
+pub mod executions;
+pub mod journeys;
+pub mod list;
+pub mod signals;
+pub mod timeline;

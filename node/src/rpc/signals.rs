@@ -1,0 +1,241 @@
+//! The Signals service: one, several, or a stream.
+
+use super::errors::{self, invalid, item_error, item_of, status_of};
+use crate::actors::{Answer, Ask, CustomerKey, Reply};
+use crate::convert::signal::{Checked, Violation, signal_from};
+use crate::core::{Core, deadline, workspace};
+use crate::limits;
+use prost::Message;
+use sojourn_proto::v1;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service.
+pub struct SignalsService {
+    /// What it talks to.
+    pub core: Arc<Core>,
+}
+
+/// A checked signal and whose it is.
+fn prepare(space: &str, signal: Option<v1::Signal>) -> Result<(CustomerKey, Ask), Status> {
+    let space = workspace(space)?;
+    let Some(signal) = signal else {
+        return Err(errors::invalid_field("signal", "it is missing"));
+    };
+    let Checked {
+        signal,
+        sent,
+        content,
+    } = signal_from(signal).map_err(|v| invalid(&v))?;
+    let Some(key) = signal.identifiers.first().cloned() else {
+        let description = "expected 1 to 16, the customer key first".into();
+        return Err(invalid(&[Violation {
+            field: "signal.identifiers".into(),
+            description,
+        }]));
+    };
+    let ask = Ask::Signal {
+        signal: Box::new(signal),
+        sent: Box::new(sent),
+        content,
+    };
+    Ok((CustomerKey::new(space, key), ask))
+}
+
+type AckStream = Pin<Box<dyn Stream<Item = Result<v1::StreamResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::signals_server::Signals for SignalsService {
+    type StreamStream = AckStream;
+
+    async fn send(
+        &self,
+        request: Request<v1::SendRequest>,
+    ) -> Result<Response<v1::SendResponse>, Status> {
+        let within = deadline(request.metadata());
+        let v1::SendRequest { workspace, signal } = request.into_inner();
+        let (customer, ask) =
+            prepare(&workspace, signal).inspect_err(|_| self.core.metrics.invalid())?;
+        let answer = self.core.ask(customer, ask, within).await;
+        self.core.metrics.answered(&answer);
+        match answer {
+            Answer::Receipt(receipt) => Ok(Response::new(v1::SendResponse {
+                receipt: Some(receipt),
+            })),
+            other => Err(status_of(other)),
+        }
+    }
+
+    async fn send_batch(
+        &self,
+        request: Request<v1::SendBatchRequest>,
+    ) -> Result<Response<v1::SendBatchResponse>, Status> {
+        let within = deadline(request.metadata());
+        let request = request.into_inner();
+        let (count, bytes) = (request.signals.len(), request.encoded_len());
+        if count > limits::BATCH_SIGNALS || bytes > limits::BATCH_BYTES {
+            return Err(errors::invalid_field(
+                "signals",
+                format!(
+                    "{count} signals of {bytes} bytes: expected at most {} and {}; send several batches, or use the stream",
+                    limits::BATCH_SIGNALS,
+                    limits::BATCH_BYTES
+                ),
+            ));
+        }
+        let until = Instant::now() + within;
+        let (tx, mut rx) = mpsc::unbounded_channel();
+        let mut results: Vec<Option<v1::ItemResult>> = vec![None; count];
+        for (number, signal) in request.signals.into_iter().enumerate() {
+            match prepare(&request.workspace, Some(signal)) {
+                Ok((customer, ask)) => {
+                    // a batch may hold more of one customer than may be under way: then its items wait their turn
+                    submit_in_turn(&self.core, customer, ask, number as u64, &tx, until).await;
+                }
+                Err(status) => {
+                    self.core.metrics.invalid();
+                    results[number] = Some(refused(&status));
+                }
+            }
+        }
+        drop(tx);
+        while let Ok(Some((number, answer))) =
+            tokio::time::timeout_at(until.into(), rx.recv()).await
+        {
+            self.core.metrics.answered(&answer);
+            if let Some(slot) = results.get_mut(number as usize) {
+                *slot = Some(item_of(answer));
+            }
+        }
+        let late = || item_of(Answer::Unknown(format!("no answer within {within:?}")));
+        let results = results
+            .into_iter()
+            .map(|r| r.unwrap_or_else(late))
+            .collect();
+        Ok(Response::new(v1::SendBatchResponse { results }))
+    }
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::StreamRequest>>,
+    ) -> Result<Response<AckStream>, Status> {
+        let mut incoming = request.into_inner();
+        let (answers_tx, mut answers) = mpsc::unbounded_channel::<(u64, Answer)>();
+        let (acks_tx, acks) = mpsc::channel::<Result<v1::StreamResponse, Status>>(16);
+        let core = self.core.clone();
+        let window = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_WINDOW));
+        let (reader_window, reader_acks) = (window.clone(), acks_tx.clone());
+        tokio::spawn(async move {
+            while let Some(next) = incoming.next().await {
+                let request = match next {
+                    Ok(request) => request,
+                    Err(status) => {
+                        // the stream itself is broken; what was taken is still answered
+                        let _ = reader_acks.send(Err(status)).await;
+                        return;
+                    }
+                };
+                // the window: a client that has more unanswered waits here
+                let Ok(place) = reader_window.acquire().await else {
+                    return;
+                };
+                place.forget();
+                let number = request.number;
+                match prepare(&request.workspace, request.signal) {
+                    Ok((customer, ask)) => {
+                        let until = Instant::now() + limits::DEADLINE;
+                        submit_in_turn(&core, customer, ask, number, &answers_tx, until).await;
+                    }
+                    Err(status) => {
+                        core.metrics.invalid();
+                        let result = Some(refused(&status));
+                        let ack = v1::Ack { number, result };
+                        let response = v1::StreamResponse { acks: vec![ack] };
+                        reader_window.add_permits(1);
+                        if reader_acks.send(Ok(response)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        let core = self.core.clone();
+        tokio::spawn(async move {
+            let mut batch = Vec::new();
+            while answers.recv_many(&mut batch, 256).await > 0 {
+                window.add_permits(batch.len());
+                let acks = batch
+                    .drain(..)
+                    .map(|(number, answer)| {
+                        core.metrics.answered(&answer);
+                        let result = Some(item_of(answer));
+                        v1::Ack { number, result }
+                    })
+                    .collect();
+                if acks_tx.send(Ok(v1::StreamResponse { acks })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let stream = tokio_stream::wrappers::ReceiverStream::new(acks);
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+fn refused(status: &Status) -> v1::ItemResult {
+    v1::ItemResult {
+        result: Some(v1::item_result::Result::Error(item_error(status))),
+    }
+}
+
+/// Hands over one of several; waits while its customer or shard has too much under way, so that order is kept.
+async fn submit_in_turn(
+    core: &Core,
+    customer: CustomerKey,
+    ask: Ask,
+    number: u64,
+    answers: &mpsc::UnboundedSender<(u64, Answer)>,
+    until: Instant,
+) {
+    let ask = Arc::new(ask);
+    let mut reply = Reply::stream(number, answers.clone());
+    loop {
+        let live = core.shard(customer.hash).live.clone();
+        let gauges = [Some(live.gauge()), live.customer_gauge(&customer)];
+        // registered before the try, so that nothing that ends in between is missed
+        let freed: Vec<_> = gauges
+            .iter()
+            .flatten()
+            .map(|g| Box::pin(g.freed()))
+            .collect();
+        let mut freed = freed;
+        for waiting in &mut freed {
+            waiting.as_mut().enable();
+        }
+        match core.submit(customer.clone(), ask.clone(), reply) {
+            Ok(()) => return,
+            Err((
+                back,
+                answer @ Answer::Overloaded {
+                    cause: "overloaded_customer" | "overloaded_shard" | "overloaded_node",
+                    ..
+                },
+            )) => {
+                reply = back;
+                let any = futures::future::select_all(freed);
+                if tokio::time::timeout_at(until.into(), any).await.is_err() {
+                    reply.give(answer);
+                    return;
+                }
+            }
+            Err((back, answer)) => {
+                back.give(answer);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The shard as the replication layer sees it: applies entries, is cut for checkpoints, is restored.
+
+use super::apply::apply;
+use super::checkpoint::{ShardCut, read_chunk};
+use super::decision::Decision;
+use super::proposer::Pending;
+use super::state::{AppliedDecision, Shared, Verdict};
+use crate::history::Store;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message;
+use sojourn_cluster::id::Position;
+use sojourn_cluster::{Cut, EntryKind, Machine, Rebuilt};
+use sojourn_journey::time::Time;
+use sojourn_proto::stored;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// What a watcher sees: a decision as it was applied.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The shard.
+    pub shard: u16,
+    /// Log index.
+    pub index: u64,
+    /// The decision.
+    pub decision: Arc<Decision>,
+}
+
+/// One shard's machine.
+pub struct ShardMachine {
+    /// The shard's number.
+    pub shard: u16,
+    /// Its state.
+    pub state: Shared,
+    /// The node's history.
+    pub history: Arc<Store>,
+    /// What this process proposed and waits for.
+    pub pending: Arc<Pending>,
+    /// Told of every customer that changed, while this node owns the shard.
+    pub hands: Mutex<Option<mpsc::UnboundedSender<AppliedDecision>>>,
+    /// Told of every decision, when somebody watches.
+    pub watchers: broadcast::Sender<Seen>,
+    /// The catalog position that the shard has applied.
+    pub catalog: watch::Sender<u64>,
+    /// More history waits than may: nothing is admitted.
+    pub history_full: AtomicBool,
+}
+
+impl ShardMachine {
+    fn decisions(&self, index: u64, body: &Bytes) {
+        let entry = stored::Decisions::decode(body.clone())
+            .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
+        let mine = self.pending.take_entry(&entry);
+        let mut verdicts = Vec::with_capacity(entry.decisions.len());
+        {
+            let mut state = self.state.lock();
+            for (sub, bytes) in entry.decisions.iter().enumerate() {
+                let decision = match &mine {
+                    Some(decisions) => decisions[sub].clone(),
+                    None => Arc::new(
+                        Decision::decode(bytes)
+                            .unwrap_or_else(|e| stop(self.shard, index, &e.to_string())),
+                    ),
+                };
+                let verdict = apply(&mut state, index, sub as u32, &decision, bytes)
+                    .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
+                verdicts.push((decision, verdict));
+            }
+            state.applied = index;
+            let full = state.waiting.bytes() > crate::limits::HISTORY_WAITING_MAX;
+            self.history_full.store(full, Ordering::Relaxed);
+        }
+        let hands = self.hands.lock().clone();
+        for (decision, verdict) in verdicts {
+            self.pending.resolve(self.shard, &decision, verdict);
+            if let Some(hands) = &hands {
+                // the hands may have stopped: then nobody needs to know
+                let _ = hands.send(AppliedDecision {
+                    id: decision.id,
+                    hash: decision.hash,
+                    verdict,
+                });
+            }
+            if matches!(verdict, Verdict::Applied { .. }) && self.watchers.receiver_count() > 0 {
+                let _ = self.watchers.send(Seen {
+                    shard: self.shard,
+                    index,
+                    decision,
+                });
+            }
+        }
+    }
+
+    fn catalog_at(&self, index: u64, body: &Bytes) {
+        let entry = stored::CatalogAt::decode(body.clone())
+            .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
+        let mut state = self.state.lock();
+        state.catalog = state.catalog.max(entry.catalog);
+        state.last_at = state.last_at.max(Time(entry.at));
+        state.applied = index;
+        self.catalog.send_replace(state.catalog);
+    }
+}
+
+/// An entry that this version cannot apply: the replica stops rather than skip it.
+fn stop(shard: u16, index: u64, why: &str) -> ! {
+    panic!("shard {shard} cannot apply log entry {index}: {why}")
+}
+
+impl Machine for ShardMachine {
+    fn apply(&self, at: Position, kind: EntryKind, body: &Bytes) -> Bytes {
+        match kind {
+            EntryKind::Decisions => self.decisions(at.index, body),
+            EntryKind::CatalogAt => self.catalog_at(at.index, body),
+            EntryKind::Verify => {
+                let hash = self.hash();
+                tracing::info!(shard = self.shard, index = at.index, hash = %format!("{hash:032x}"), "state hash");
+                return Bytes::copy_from_slice(&hash.to_be_bytes());
+            }
+            EntryKind::Barrier | EntryKind::NoOp => self.state.lock().applied = at.index,
+        }
+        Bytes::new()
+    }
+
+    fn cut(&self, at: Position, full: bool) -> Box<dyn Cut> {
+        Box::new(ShardCut::take(
+            self.shard,
+            &self.state,
+            self.history.clone(),
+            at.index,
+            full,
+        ))
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        let bytes = self.state.lock().waiting.bytes();
+        let full = bytes > crate::limits::HISTORY_WAITING_MAX;
+        self.history_full.store(full, Ordering::Relaxed);
+        bytes
+    }
+
+    fn restore_begin(&self) {
+        *self.state.lock() = super::state::ShardState::default();
+    }
+
+    fn restore_chunk(&self, chunk: &[u8]) -> Result<(), String> {
+        read_chunk(&mut self.state.lock(), chunk).map_err(|e| e.to_string())
+    }
+
+    fn restore_end(&self, at: Option<Position>) -> Result<(), String> {
+        let mark = self.history.mark(self.shard).map_err(|e| e.to_string())?;
+        let mut state = self.state.lock();
+        state.applied = at.map_or(0, |p| p.index);
+        state.history_up_to = mark.map_or(0, |m| m.up_to);
+        self.catalog.send_replace(state.catalog);
+        Ok(())
+    }
+
+    fn rebuild(&self) -> Result<Option<Rebuilt>, String> {
+        let Some(mark) = self.history.mark(self.shard).map_err(|e| e.to_string())? else {
+            return Ok(None);
+        };
+        let mut fresh = super::state::ShardState {
+            history_up_to: mark.up_to,
+            ..Default::default()
+        };
+        let mut bad = None;
+        let read = self.history.each_record(self.shard, |_, record| {
+            if record.index <= mark.up_to && bad.is_none() {
+                let applied = Decision::decode(&record.bytes).and_then(|decision| {
+                    apply(
+                        &mut fresh,
+                        record.index,
+                        record.sub,
+                        &decision,
+                        &record.bytes,
+                    )
+                });
+                if let Err(e) = applied {
+                    bad = Some(e.to_string());
+                }
+                fresh.pack_idle(std::time::Instant::now(), 64);
+            }
+            Ok(())
+        });
+        read.map_err(|e| e.to_string())?;
+        if let Some(why) = bad {
+            return Err(why);
+        }
+        let meta = mark.meta.unwrap_or_default();
+        super::checkpoint::read_meta(&mut fresh, meta).map_err(|e| e.to_string())?;
+        fresh.applied = mark.up_to;
+        self.catalog.send_replace(fresh.catalog);
+        *self.state.lock() = fresh;
+        Ok(Some(Rebuilt {
+            manifest: mark.manifest.to_vec(),
+        }))
+    }
+
+    fn hash(&self) -> u128 {
+        self.state.lock().hash()
+    }
+}

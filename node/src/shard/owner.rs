@@ -1,0 +1,326 @@
+//! One replica of a shard on this node, and the owner's term of office: opens when the group says so, closes at once
+//! when it is lost.
+
+use super::machine::ShardMachine;
+use super::proposer;
+use super::read::Replica;
+use super::state::Shared;
+use crate::actors::Request;
+use crate::actors::live::{Live, Session};
+use crate::actors::shard::{ShardActor, ShardArgs, ShardMsg};
+use crate::catalog::{Catalog, View};
+use crate::clock;
+use crate::hands::agenda;
+use crate::hands::endpoints::Endpoints;
+use crate::history::Store;
+use crate::limits;
+use parking_lot::RwLock;
+use prost::Message;
+use ractor::{Actor, ActorCell, ActorRef};
+use sojourn_cluster::{EntryKind, Group, Role};
+use sojourn_proto::stored;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What the actors of a shard need of it.
+pub struct Duties {
+    /// The shard's number.
+    pub shard: u16,
+    /// Its state.
+    pub state: Shared,
+    /// The node's history.
+    pub history: Arc<Store>,
+    /// What was proposed and waits.
+    pub pending: Arc<proposer::Pending>,
+    /// The catalog that decisions are made with.
+    view: RwLock<Arc<View>>,
+    no_match: AtomicU64,
+}
+
+impl Duties {
+    /// The catalog that decisions are made with.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// Counts a signal that matched nothing.
+    pub fn no_match(&self) {
+        self.no_match.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Replica for Duties {
+    fn shard(&self) -> u16 {
+        self.shard
+    }
+    fn state(&self) -> &Shared {
+        &self.state
+    }
+    fn history(&self) -> &Arc<Store> {
+        &self.history
+    }
+}
+
+/// One replica of a shard.
+pub struct Shard {
+    /// Its number.
+    pub number: u16,
+    /// Its machine.
+    pub machine: Arc<ShardMachine>,
+    /// Its Raft group.
+    pub group: Group,
+    /// The awake customers.
+    pub live: Arc<Live>,
+    /// What its actors need.
+    pub duties: Arc<Duties>,
+    catalog: Arc<Catalog>,
+    endpoints: Arc<Endpoints>,
+    supervisor: ActorCell,
+    shards: usize,
+    open: watch::Sender<bool>,
+}
+
+impl Replica for Shard {
+    fn shard(&self) -> u16 {
+        self.number
+    }
+    fn state(&self) -> &Shared {
+        &self.duties.state
+    }
+    fn history(&self) -> &Arc<Store> {
+        &self.duties.history
+    }
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    /// Its machine.
+    pub machine: Arc<ShardMachine>,
+    /// Its Raft group.
+    pub group: Group,
+    /// The awake customers.
+    pub live: Arc<Live>,
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    /// Where actions go.
+    pub endpoints: Arc<Endpoints>,
+    /// The root of the supervision tree.
+    pub supervisor: ActorCell,
+    /// How many shards there are.
+    pub shards: usize,
+}
+
+impl Shard {
+    /// A replica, not yet run.
+    pub fn new(parts: Parts) -> Arc<Shard> {
+        let machine = parts.machine;
+        let duties = Duties {
+            shard: machine.shard,
+            state: machine.state.clone(),
+            history: machine.history.clone(),
+            pending: machine.pending.clone(),
+            view: RwLock::new(parts.catalog.newest()),
+            no_match: AtomicU64::new(0),
+        };
+        Arc::new(Shard {
+            number: machine.shard,
+            machine,
+            group: parts.group,
+            live: parts.live,
+            duties: Arc::new(duties),
+            catalog: parts.catalog,
+            endpoints: parts.endpoints,
+            supervisor: parts.supervisor,
+            shards: parts.shards,
+            open: watch::channel(false).0,
+        })
+    }
+
+    /// Whether this node owns the shard and decides.
+    pub fn open(&self) -> watch::Receiver<bool> {
+        self.open.subscribe()
+    }
+
+    /// Whether more history waits for its checkpoint than may.
+    pub fn history_full(&self) -> bool {
+        self.machine.history_full.load(Ordering::Relaxed)
+    }
+
+    /// Signals that matched nothing.
+    pub fn no_matches(&self) -> u64 {
+        self.duties.no_match.load(Ordering::Relaxed)
+    }
+
+    /// Follows the group's role until it closes or the node stops.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut role = self.group.role();
+        loop {
+            let now = role.borrow_and_update().clone();
+            match now {
+                Role::Owner { term, node, epoch } => {
+                    let mut lost = role.clone();
+                    let office = self.clone().office(term, node, epoch);
+                    tokio::select! {
+                        () = office => {}
+                        _ = lost.wait_for(|r| *r != (Role::Owner { term, node, epoch })) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    self.close();
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    if *role.borrow() == (Role::Owner { term, node, epoch }) {
+                        // its actor failed: opens anew
+                        continue;
+                    }
+                }
+                Role::Closed { reason } => {
+                    tracing::error!(
+                        shard = self.number,
+                        reason,
+                        "the shard is closed on this node"
+                    );
+                    return;
+                }
+                Role::Follower { .. } | Role::Leading => {}
+            }
+            tokio::select! {
+                changed = role.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.open.send_replace(false);
+        *self.machine.hands.lock() = None;
+        self.live.set_session(None);
+    }
+
+    /// One term of office: ends when an actor of it fails.
+    async fn office(self: Arc<Self>, term: u64, node: u64, _group_epoch: u64) {
+        // after the last `at` of the shard, so never one that an earlier term of office used for its decisions
+        let before = self.duties.state.lock().last_at.0;
+        let epoch = clock::wall().0.max(before.saturating_add(1)).unsigned_abs();
+        if let Err(error) = self.use_newest_catalog().await {
+            tracing::warn!(shard = self.number, error, "the shard cannot open");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return;
+        }
+        let (proposals, proposed) = mpsc::unbounded_channel();
+        let (stale_tx, mut stale) = mpsc::unbounded_channel();
+        let (again_tx, mut again) = mpsc::unbounded_channel::<Request>();
+        let (hands_tx, hands) = mpsc::unbounded_channel();
+        let args = ShardArgs {
+            live: self.live.clone(),
+            duties: self.duties.clone(),
+            shards: self.shards,
+        };
+        let spawned = Actor::spawn_linked(None, ShardActor, args, self.supervisor.clone()).await;
+        let (actor, actor_ended): (ActorRef<ShardMsg>, _) = match spawned {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                tracing::error!(shard = self.number, %error, "the shard's actor cannot start");
+                return;
+            }
+        };
+        let _stop_actor = StopOnDrop(actor.get_cell());
+        let last_at = self.duties.state.lock().last_at;
+        let session = Arc::new(Session::new((term, node, epoch), last_at, proposals, actor));
+        self.duties.pending.decide_again_by(again_tx);
+        *self.machine.hands.lock() = Some(hands_tx);
+        self.live.set_session(Some(session.clone()));
+        self.open.send_replace(true);
+        let proposer = proposer::run(
+            self.group.clone(),
+            self.duties.pending.clone(),
+            node,
+            epoch,
+            proposed,
+            stale_tx,
+            limits::DEADLINE,
+        );
+        let agenda = agenda::run(
+            self.duties.clone(),
+            self.live.clone(),
+            self.endpoints.clone(),
+            hands,
+        );
+        let catalog = self.follow_catalog();
+        let restart = async {
+            loop {
+                tokio::select! {
+                    Some(hash) = stale.recv() => self.live.distrust(hash),
+                    Some(request) = again.recv() => {
+                        self.live.distrust(request.customer.hash);
+                        self.live.again(request);
+                    }
+                    else => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = proposer => {}
+            () = agenda => {}
+            () = catalog => {}
+            () = restart => {}
+            _ = actor_ended => {}
+        }
+    }
+
+    /// Sees that the shard decides with the newest catalog.
+    async fn follow_catalog(&self) {
+        let mut views = self.catalog.watch();
+        loop {
+            if let Err(error) = self.use_newest_catalog().await {
+                tracing::warn!(
+                    shard = self.number,
+                    error,
+                    "the shard stays at its catalog for now"
+                );
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn use_newest_catalog(&self) -> Result<(), String> {
+        let view = self.catalog.newest();
+        let at = self.duties.state.lock().catalog;
+        if at > view.position {
+            return Err(format!(
+                "the shard is at catalog {at}, this node at {}",
+                view.position
+            ));
+        }
+        if at < view.position {
+            let entry = stored::CatalogAt {
+                catalog: view.position,
+                at: clock::wall().0,
+            };
+            let body = entry.encode_to_vec().into();
+            let until = Instant::now() + limits::DEADLINE;
+            self.group
+                .propose(EntryKind::CatalogAt, body, until)
+                .await
+                .map_err(|e| e.to_string())?;
+        }
+        *self.duties.view.write() = view;
+        Ok(())
+    }
+}
+
+struct StopOnDrop(ActorCell);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop(None);
+    }
+}

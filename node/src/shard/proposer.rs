@@ -1,0 +1,207 @@
+//! Gathers decisions while the last entry is in flight, proposes them as one entry, and sees that every asker is
+//! answered: by apply, or as *unknown*.
+
+use super::customer::DecisionId;
+use super::decision::Decision;
+use super::receipt;
+use super::state::Verdict;
+use crate::actors::{Answer, Request};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message;
+use sojourn_cluster::{EntryKind, Group, ProposeError};
+use sojourn_proto::stored;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Decisions in one entry, at most.
+const BATCH_DECISIONS: usize = 1_024;
+/// Bytes in one entry, about.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// A decision on its way to the log.
+pub struct Proposal {
+    /// The decision.
+    pub decision: Arc<Decision>,
+    /// Its stored bytes.
+    pub bytes: Bytes,
+}
+
+/// Somebody who waits for a decision's fate.
+struct Waiter {
+    request: Request,
+    followers: Vec<Request>,
+}
+
+/// What this process decided and has not seen applied.
+#[derive(Default)]
+pub struct Pending {
+    entries: Mutex<HashMap<(u64, u64), Vec<Arc<Decision>>>>,
+    waiters: Mutex<HashMap<DecisionId, Waiter>>,
+    /// Where requests go that must be decided again.
+    again: Mutex<Option<mpsc::UnboundedSender<Request>>>,
+}
+
+impl Pending {
+    /// Ignored decisions' requests go to `again`.
+    pub fn decide_again_by(&self, again: mpsc::UnboundedSender<Request>) {
+        *self.again.lock() = Some(again);
+    }
+
+    /// Registers who asked, before the decision is proposed.
+    pub fn wait(&self, id: DecisionId, request: Request) {
+        let waiter = Waiter {
+            request,
+            followers: Vec::new(),
+        };
+        self.waiters.lock().insert(id, waiter);
+    }
+
+    /// A repetition of a request in flight shares its fate; gives the request back when that is known already.
+    pub fn follow(&self, id: DecisionId, request: Request) -> Result<(), Request> {
+        match self.waiters.lock().get_mut(&id) {
+            Some(waiter) => {
+                waiter.followers.push(request);
+                Ok(())
+            }
+            None => Err(request),
+        }
+    }
+
+    /// The decisions of an entry of ours, so that they need not be decoded.
+    pub fn take_entry(&self, entry: &stored::Decisions) -> Option<Vec<Arc<Decision>>> {
+        let mine = self.entries.lock().remove(&(entry.epoch, entry.entry))?;
+        let same = mine.len() == entry.decisions.len()
+            && mine.first().is_none_or(|d| d.id.node == entry.node);
+        same.then_some(mine)
+    }
+
+    /// A decision was applied or ignored: answers whoever waits for it.
+    pub fn resolve(&self, shard: u16, decision: &Arc<Decision>, verdict: Verdict) {
+        let Some(waiter) = self.waiters.lock().remove(&decision.id) else {
+            return;
+        };
+        match verdict {
+            Verdict::Applied { index, .. } => {
+                let receipt = receipt::of(decision, shard, index);
+                for follower in waiter.followers {
+                    let differs = follower.content() != decision.content;
+                    let again = receipt::duplicate(receipt.clone(), differs);
+                    follower.answer(Answer::Receipt(again));
+                }
+                waiter.request.answer(Answer::Receipt(receipt));
+            }
+            Verdict::Ignored => {
+                let again = self.again.lock().clone();
+                for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                    match &again {
+                        Some(again) => {
+                            if let Err(back) = again.send(request) {
+                                back.0.answer(Answer::NotOwner);
+                            }
+                        }
+                        None => request.answer(Answer::NotOwner),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether somebody waits for a decision.
+    pub fn waits(&self, id: DecisionId) -> bool {
+        self.waiters.lock().contains_key(&id)
+    }
+
+    /// Known not proposed: whoever waits may try elsewhere.
+    pub fn not_owner(&self, ids: &[DecisionId]) {
+        for id in ids {
+            if let Some(waiter) = self.waiters.lock().remove(id) {
+                for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                    request.answer(Answer::NotOwner);
+                }
+            }
+        }
+    }
+
+    /// The fate of these stayed unknown until their deadline.
+    fn unknown(&self, ids: &[DecisionId], why: &str) {
+        for id in ids {
+            if let Some(waiter) = self.waiters.lock().remove(id) {
+                for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                    request.answer(Answer::Unknown(why.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// Proposes what it is given until the channel closes. `stale` is told of customers whose pending state cannot be
+/// trusted any more.
+pub async fn run(
+    group: Group,
+    pending: Arc<Pending>,
+    node: u64,
+    epoch: u64,
+    mut proposals: mpsc::UnboundedReceiver<Proposal>,
+    stale: mpsc::UnboundedSender<u64>,
+    deadline: Duration,
+) {
+    let mut gathered: Vec<Proposal> = Vec::new();
+    let mut entry = 0u64;
+    loop {
+        if gathered.is_empty() && proposals.recv_many(&mut gathered, BATCH_DECISIONS).await == 0 {
+            return;
+        }
+        let mut bytes = 0;
+        let fits = gathered
+            .iter()
+            .take_while(|p| {
+                let first = bytes == 0;
+                bytes += p.bytes.len();
+                first || bytes <= BATCH_BYTES
+            })
+            .count();
+        let batch: Vec<Proposal> = gathered.drain(..fits).collect();
+        let ids: Vec<DecisionId> = batch.iter().map(|p| p.decision.id).collect();
+        entry += 1;
+        let message = stored::Decisions {
+            decisions: batch.iter().map(|p| p.bytes.clone()).collect(),
+            node,
+            epoch,
+            entry,
+        };
+        let decisions: Vec<Arc<Decision>> = batch.into_iter().map(|p| p.decision).collect();
+        let hashes: Vec<u64> = decisions.iter().map(|d| d.hash).collect();
+        pending.entries.lock().insert((epoch, entry), decisions);
+        let body: Bytes = message.encode_to_vec().into();
+        let until = Instant::now() + deadline;
+        let outcome = group.propose(EntryKind::Decisions, body, until).await;
+        let Err(error) = outcome else { continue };
+        for hash in hashes {
+            // the owner's loop may have ended: then every actor has
+            let _ = stale.send(hash);
+        }
+        match error {
+            ProposeError::NotOwner { .. }
+            | ProposeError::TooLarge { .. }
+            | ProposeError::Closed { .. } => {
+                pending.entries.lock().remove(&(epoch, entry));
+                tracing::warn!(%error, "an entry was not proposed");
+                pending.not_owner(&ids);
+            }
+            error => {
+                tracing::warn!(%error, decisions = ids.len(), "the fate of an entry is unknown");
+                // it may still be applied, and then its askers are answered by apply
+                let (pending, why) = (pending.clone(), error.to_string());
+                tokio::spawn(async move {
+                    tokio::time::sleep_until(until).await;
+                    pending.entries.lock().remove(&(epoch, entry));
+                    pending.unknown(&ids, &why);
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The replicated state of one shard, in memory. Changed by [`super::apply`] only; read by everybody, under one lock
+//! held for microseconds.
+
+use super::counters::Counters;
+use super::customer::{Bucket, CustomerState, DecisionId, Slot};
+use crate::convert::Unreadable;
+use crate::history::Waiting;
+use parking_lot::Mutex;
+use sojourn_journey::signal::Identifier;
+use sojourn_journey::time::Time;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How many buckets of one shard stay awake at most.
+pub const AWAKE_MAX: usize = 2_048;
+
+/// The state of one shard.
+#[derive(Default)]
+pub struct ShardState {
+    /// Buckets by customer hash.
+    pub buckets: BTreeMap<u64, Slot>,
+    /// Hashes changed since the last completed checkpoint began.
+    pub dirty: HashSet<u64>,
+    /// Hashes changed since before the checkpoint that is being written.
+    pub dirty_taken: HashSet<u64>,
+    /// The last `at` of the shard: `at` never goes back.
+    pub last_at: Time,
+    /// Decisions use the catalog at this position.
+    pub catalog: u64,
+    /// Counters.
+    pub counters: Counters,
+    /// Decisions ignored because they were decided on another state.
+    pub ignored: u64,
+    /// Customers.
+    pub customers: u64,
+    /// Log index of the last entry applied.
+    pub applied: u64,
+    /// History up to this index is in the store: a replay makes none up to here.
+    pub history_up_to: u64,
+    /// History that is not in the store yet.
+    pub waiting: Waiting,
+    /// Buckets awake, in the order they were woken; some may be gone or packed.
+    pub awake: VecDeque<(u64, Instant)>,
+}
+
+/// A shard's state and its lock.
+pub type Shared = Arc<Mutex<ShardState>>;
+
+impl ShardState {
+    /// The customer of a key, if known.
+    pub fn customer(
+        &self,
+        hash: u64,
+        workspace: &str,
+        key: &Identifier,
+    ) -> Result<Option<CustomerState>, Unreadable> {
+        let Some(slot) = self.buckets.get(&hash) else {
+            return Ok(None);
+        };
+        let bucket = slot.open()?;
+        Ok(bucket
+            .iter()
+            .find(|c| c.workspace == workspace && c.customer.key == *key)
+            .cloned())
+    }
+
+    /// All customers of a hash.
+    pub fn bucket(&self, hash: u64) -> Result<Arc<Bucket>, Unreadable> {
+        self.buckets
+            .get(&hash)
+            .map_or_else(|| Ok(Arc::default()), Slot::open)
+    }
+
+    /// The bucket of a hash, awake, to be changed. A checkpoint that holds the old one keeps it.
+    pub fn bucket_mut(&mut self, hash: u64) -> Result<&mut Bucket, Unreadable> {
+        let fresh = !matches!(self.buckets.get(&hash), Some(Slot::Awake(_)));
+        if fresh {
+            let bucket = self.bucket(hash)?;
+            self.buckets.insert(hash, Slot::Awake(bucket));
+            self.awake.push_back((hash, Instant::now()));
+        }
+        self.dirty.insert(hash);
+        match self.buckets.get_mut(&hash) {
+            Some(Slot::Awake(bucket)) => Ok(Arc::make_mut(bucket)),
+            Some(Slot::Packed(_)) | None => unreachable!("made awake above"),
+        }
+    }
+
+    /// Packs buckets that have been awake longest: those beyond the limit, and those awake since before `idle`.
+    /// Returns how many it packed.
+    pub fn pack_idle(&mut self, idle: Instant, at_most: usize) -> usize {
+        let mut packed = 0;
+        while packed < at_most {
+            let Some((hash, since)) = self.awake.front().copied() else {
+                break;
+            };
+            if self.awake.len() <= AWAKE_MAX && since > idle {
+                break;
+            }
+            self.awake.pop_front();
+            if let Some(slot @ Slot::Awake(_)) = self.buckets.get_mut(&hash) {
+                *slot = Slot::Packed(slot.bytes());
+                packed += 1;
+            }
+        }
+        packed
+    }
+
+    /// xxh3-128 over the canonical states in key order, and what the shard counts.
+    pub fn hash(&self) -> u128 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        for (hash, slot) in &self.buckets {
+            hasher.update(&hash.to_be_bytes());
+            hasher.update(&slot.bytes());
+        }
+        hasher.update(&self.last_at.0.to_be_bytes());
+        hasher.update(&self.catalog.to_be_bytes());
+        hasher.update(&self.ignored.to_be_bytes());
+        hasher.digest128()
+    }
+}
+
+/// What became of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Applied, at this log index and place.
+    Applied {
+        /// Log index.
+        index: u64,
+        /// Place in the entry.
+        sub: u32,
+    },
+    /// Known not applied: it was decided on another state.
+    Ignored,
+}
+
+/// Something was applied: what the owner's hands and the watchers are told.
+#[derive(Clone, Debug)]
+pub struct AppliedDecision {
+    /// Which.
+    pub id: DecisionId,
+    /// The customer's hash.
+    pub hash: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+}
