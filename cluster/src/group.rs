@@ -27,6 +27,8 @@ use tokio::time::Instant;
 const BARRIER_RETRY: Duration = Duration::from_millis(50);
 /// openraft is waited for this long to take note of a checkpoint; if it does not, the log is purged after the next one.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// Closing waits this long for openraft's tasks to let go of the files.
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
 
 /// What this node is to a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,8 @@ pub(crate) struct GroupInner {
     settings: GroupSettings,
     opened: Opened,
     closing: AtomicBool,
+    /// The log is being purged behind a checkpoint.
+    purging: AtomicBool,
 }
 
 /// A group that is open on this node. Clones are the same group.
@@ -145,6 +149,7 @@ impl Group {
             settings,
             opened,
             closing: AtomicBool::new(false),
+            purging: AtomicBool::new(false),
         });
         tokio::spawn(watch_role(inner.clone()));
         Group { inner }
@@ -263,7 +268,8 @@ impl Group {
         }
     }
 
-    /// Stops taking part. What is applied stays; the log and the checkpoints are kept.
+    /// Stops taking part. What is applied stays; the log and the checkpoints are kept. Must not be called while another
+    /// call on this group is under way, or it waits for that one for some seconds.
     pub async fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);
         if let Err(error) = self.inner.raft.shutdown().await {
@@ -275,6 +281,14 @@ impl Group {
             role.wait_for(|role| matches!(role, Role::Closed { .. }))
                 .await,
         );
+        // openraft's tasks let go of the log and the replica a moment after they have ended; until then the files are in
+        // use. They say nothing when they do, so it is looked for.
+        let until = Instant::now() + LET_GO_WITHIN;
+        while (Arc::strong_count(&self.inner.replica) > 1 || !self.inner.log.is_let_go())
+            && Instant::now() < until
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     pub(crate) fn replica(&self) -> &Replica {
@@ -288,8 +302,16 @@ impl Group {
     /// Makes a checkpoint, tells openraft of it, and purges the log that it covers.
     pub(crate) async fn checkpoint(&self) -> Result<Option<Position>, CheckpointError> {
         let covered = self.inner.replica.checkpoint().await?;
-        if let Some(covered) = covered {
-            self.inner.purge(covered).await;
+        if let Some(covered) = covered
+            && !self.inner.purging.swap(true, Ordering::AcqRel)
+        {
+            // Beside, not before the next checkpoint: openraft takes note of this one between two batches of applying,
+            // and applying may be waiting for the next one.
+            let inner = self.inner.clone();
+            tokio::spawn(async move {
+                inner.purge(covered).await;
+                inner.purging.store(false, Ordering::Release);
+            });
         }
         Ok(covered.map(Position::from))
     }
@@ -321,7 +343,7 @@ impl GroupInner {
         if self.log.purged().is_some_and(|purged| purged.index >= upto) || (upto == 0 && keep > 0) {
             return;
         }
-        // openraft purges only what a snapshot that it knows of covers. It may be busy with another report.
+        // openraft purges only what a snapshot that it knows of covers.
         let known = async {
             let mut metrics = self.raft.metrics();
             while metrics.borrow_and_update().snapshot < Some(covered) {

@@ -28,7 +28,7 @@ mod suite;
 mod types;
 
 pub use checkpoint::sled_store::SetAside;
-pub use checkpoint::{CheckpointStore, StoreFault};
+pub use checkpoint::{CheckpointStore, EachChunk, StoreFault};
 pub use error::{CheckpointError, Failure, OpenError, ProposeError};
 pub use group::{Group, Proposed, Role};
 pub use host::{Host, HostConfig, OpenReport, open_checkpoints, open_log};

@@ -353,6 +353,7 @@ impl Replica {
         self.held_back.store(false, Ordering::Relaxed);
     }
 
+    #[allow(clippy::result_large_err)] // openraft's own error
     fn apply_entry(&self, state: &mut State, entry: Entry) -> Result<Reply, StorageError> {
         let reply = match entry.payload {
             EntryPayload::Blank => Reply::default(),

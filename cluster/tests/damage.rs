@@ -157,7 +157,7 @@ fn a_flipped_bit_within_the_last_file_is_damage_and_can_be_cut() {
         before
     );
     let (count, _) = reopen(dir.path()).expect("opens");
-    assert!(count >= 5 && count < 20, "{count} lines are left");
+    assert!((5..20).contains(&count), "{count} lines are left");
     assert!(
         repair::apply(dir.path())
             .expect_err("is whole")

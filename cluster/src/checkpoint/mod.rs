@@ -41,6 +41,9 @@ impl From<StoreFault> for CheckpointError {
     }
 }
 
+/// Takes one chunk and its number within the generation; an error ends the reading.
+pub type EachChunk<'a> = dyn FnMut(u32, &[u8]) -> Result<(), StoreFault> + 'a;
+
 /// Where checkpoints are kept. Calls may block. Several groups may use it at once.
 ///
 /// Nothing is durable before `flush` returns, and until then a crash may keep any part of it.
@@ -89,7 +92,7 @@ pub trait CheckpointStore: Send + Sync + 'static {
         &self,
         group: GroupId,
         generation: u64,
-        each: &mut dyn FnMut(u32, &[u8]) -> Result<(), StoreFault>,
+        each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault>;
 
     /// The numbers of all generations of a group of which any chunk is stored, rising.

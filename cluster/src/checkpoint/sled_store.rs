@@ -3,7 +3,7 @@
 //! Sequential keys and packed values only: sled takes a hundred times the memory for one key per execution. Nothing is
 //! flushed unless asked. Every call is guarded, for sled panics on some damage.
 
-use super::{CheckpointStore, StoreFault};
+use super::{CheckpointStore, EachChunk, StoreFault};
 use crate::error::{OpenError, panic_text};
 use crate::id::GroupId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -197,7 +197,7 @@ impl CheckpointStore for SledStore {
         &self,
         group: GroupId,
         generation: u64,
-        each: &mut dyn FnMut(u32, &[u8]) -> Result<(), StoreFault>,
+        each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault> {
         let mut chunks = guarded("reading chunks", || {
             Ok(self

@@ -163,6 +163,11 @@ impl GroupLog {
         })
     }
 
+    /// Whether only the caller still holds this log.
+    pub(crate) fn is_let_go(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
+    }
+
     /// Whether the log still begins with the group's very first entry.
     pub(crate) fn is_whole(&self) -> bool {
         self.inner.state.lock().purged.is_none()
@@ -209,6 +214,7 @@ impl GroupLog {
     }
 
     /// Reads entries `from..to` in memory and, for older ones, from the store; about `max_bytes`, at least one.
+    #[allow(clippy::result_large_err)] // openraft's own error
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<Entry>, StorageError> {
         // The lock is held while the store is read: a truncation in between would mix two histories.
         let state = self.inner.state.lock();

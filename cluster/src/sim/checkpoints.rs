@@ -1,7 +1,7 @@
 //! A simulated checkpoint store: of what was not flushed, a crash keeps some, in no order, and some of it torn.
 
 use super::Dice;
-use crate::checkpoint::{CheckpointStore, StoreFault};
+use crate::checkpoint::{CheckpointStore, EachChunk, StoreFault};
 use crate::id::GroupId;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -183,7 +183,7 @@ impl CheckpointStore for SimCheckpoints {
         &self,
         group: GroupId,
         generation: u64,
-        each: &mut dyn FnMut(u32, &[u8]) -> Result<(), StoreFault>,
+        each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault> {
         let chunks: Vec<(u32, Vec<u8>)> = {
             let state = self.state.lock();

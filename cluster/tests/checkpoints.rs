@@ -1,0 +1,270 @@
+//! When checkpoints are made, what they hold back, and what they let go.
+
+mod support;
+
+use bytes::Bytes;
+use sojourn_cluster::{EntryKind, Group, GroupId, Host, HostConfig, LogFiles, Source};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use support::*;
+
+const SHARD: GroupId = GroupId(1);
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !holds() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{what} did not come about in time"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn say_many(group: &Group, from: usize, count: usize) {
+    let all = (from..from + count)
+        .map(|n| async move { say(group, &format!("{n:06}{}", "x".repeat(500))).await });
+    futures::future::join_all(all).await;
+}
+
+#[test]
+fn bytes_of_log_make_one_and_purge_the_log() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let host = Host::open(HostConfig {
+            checkpoint_log_bytes: 50_000,
+            ..config(dir.path())
+        })
+        .await
+        .expect("opens");
+        let ledger = Ledger::new();
+        let group = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        owned(&group).await;
+        say_many(&group, 0, 80).await;
+        assert_eq!(group.figures().checkpoints, 0);
+        say_many(&group, 80, 40).await;
+        until("a checkpoint", || group.figures().checkpoints >= 1).await;
+        say_many(&group, 120, 200).await;
+        until("another", || group.figures().checkpoints >= 3).await;
+        assert!(
+            ledger.full_cuts.load(Ordering::Relaxed) < ledger.cuts.load(Ordering::Relaxed),
+            "some are deltas"
+        );
+        host.close().await;
+    });
+    killed(async {
+        let host = open(dir.path()).await;
+        let ledger = Ledger::new();
+        let group = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        assert!(matches!(group.opened().source, Source::Checkpoint { .. }));
+        assert_eq!(ledger.len(), 320);
+        assert!(
+            ledger.applied_entries.load(Ordering::Relaxed) < 200,
+            "the log before the checkpoint is not replayed"
+        );
+    });
+}
+
+#[test]
+fn waiting_history_makes_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let host = Host::open(HostConfig {
+            checkpoint_waiting_bytes: 10_000,
+            ..config(dir.path())
+        })
+        .await
+        .expect("opens");
+        let ledger = Ledger::new();
+        let group = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        owned(&group).await;
+        say_many(&group, 0, 30).await;
+        until("a checkpoint", || group.figures().checkpoints >= 1).await;
+        until("less waiting", || group.figures().waiting_bytes < 10_000).await;
+    });
+}
+
+#[test]
+fn time_makes_one_only_if_there_is_news() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let cfg = HostConfig {
+            checkpoint_every: Duration::from_millis(300),
+            ..config(dir.path())
+        };
+        let host = Host::open(cfg).await.expect("opens");
+        let ledger = Ledger::new();
+        let busy = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        let idle = host
+            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
+            .await
+            .expect("opens");
+        owned(&busy).await;
+        owned(&idle).await;
+        let mut n = 0;
+        let deadline = soon();
+        while busy.figures().checkpoints < 3 {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "checkpoints come by time"
+            );
+            n += 1;
+            say(&busy, &format!("line {n}")).await;
+        }
+        assert_eq!(
+            idle.figures().checkpoints,
+            1,
+            "the barrier was news, and then nothing was"
+        );
+    });
+}
+
+#[test]
+fn at_the_hard_bound_applying_waits_and_then_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let host = Host::open(HostConfig {
+            checkpoint_log_bytes: 20_000,
+            ..config(dir.path())
+        })
+        .await
+        .expect("opens");
+        let ledger = Ledger::new();
+        let group = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        let other = host
+            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
+            .await
+            .expect("opens");
+        owned(&group).await;
+        owned(&other).await;
+        // Checkpoints begin, and do not end.
+        *ledger.gate.0.lock() = true;
+        let all = (0..400).map(|n| {
+            let group = group.clone();
+            tokio::spawn(async move {
+                let body = Bytes::from(format!("{n:06}{}", "x".repeat(500)));
+                group
+                    .propose(EntryKind::Decisions, body, soon())
+                    .await
+                    .expect("applied in the end")
+            })
+        });
+        let all: Vec<_> = all.collect();
+        until("applying is held back", || group.figures().held_back).await;
+        let applied = ledger.len();
+        assert!(applied < 400, "all {applied} lines were applied");
+        // The bound is 40,000 bytes beyond the cut, which came at about 20,000; an entry is about 540.
+        assert!(
+            applied * 540 < 100_000,
+            "{applied} lines were applied beyond the bound"
+        );
+        assert_eq!(say(&other, "the others go on").await, 1);
+        *ledger.gate.0.lock() = false;
+        ledger.gate.1.notify_all();
+        for done in all {
+            done.await.expect("ends");
+        }
+        assert_eq!(ledger.len(), 400);
+        until("nothing is held back", || !group.figures().held_back).await;
+    });
+}
+
+#[test]
+fn a_host_closes_and_opens_again_in_one_process() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        for round in 0..6 {
+            let host = open(dir.path()).await;
+            let ledger = Ledger::new();
+            for n in 0..8 {
+                let group = host
+                    .open_group(GroupId(n), machine(&ledger), vec![1])
+                    .await
+                    .expect("opens");
+                owned(&group).await;
+                assert_eq!(say(&group, &format!("{n}")).await, round + 1);
+                if round == 2 {
+                    group
+                        .checkpoint_now()
+                        .await
+                        .expect("told")
+                        .expect("a checkpoint");
+                }
+            }
+            host.close().await;
+        }
+    });
+}
+
+#[test]
+fn old_log_files_are_freed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let cfg = HostConfig {
+            log_files: LogFiles {
+                file_bytes: 64 << 10,
+                purge_bytes: 256 << 10,
+            },
+            purge_every: Duration::from_millis(50),
+            ..config(dir.path())
+        };
+        let host = Host::open(cfg).await.expect("opens");
+        let ledger = Ledger::new();
+        let quiet = host
+            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
+            .await
+            .expect("opens");
+        let group = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        owned(&quiet).await;
+        owned(&group).await;
+        say(&quiet, "once").await;
+        for n in 0..20 {
+            // 2 MiB in all, into a log that may have 256 KiB: groups that hold on to old files are asked to let go.
+            say_many(&group, n * 200, 200).await;
+        }
+        until("old files are freed", || {
+            let size: u64 = std::fs::read_dir(dir.path().join("log"))
+                .expect("lists")
+                .filter_map(|e| e.ok().and_then(|e| e.metadata().ok()))
+                .map(|m| m.len())
+                .sum();
+            size < 1 << 20
+        })
+        .await;
+        assert!(group.figures().checkpoints >= 1);
+        host.close().await;
+    });
+    killed(async {
+        let host = open(dir.path()).await;
+        let (ledger, once) = (Ledger::new(), Ledger::new());
+        let group = host
+            .open_group(SHARD, machine(&ledger), vec![1])
+            .await
+            .expect("opens");
+        let quiet = host
+            .open_group(GroupId(2), machine(&once), vec![1])
+            .await
+            .expect("opens");
+        assert_eq!((ledger.len(), once.len()), (4000, 1));
+        owned(&group).await;
+        owned(&quiet).await;
+    });
+}
