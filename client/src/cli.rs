@@ -120,6 +120,7 @@ pub async fn run(
     root: clap::Command,
     say: &mut Say,
 ) -> Exit {
+    say.for_programs(global.json);
     // an import ends by itself on Ctrl-C, for it has something to say then
     let own_interrupt = matches!(&command, Command::Signal(signal::SignalCommand::Import(_)));
     let work = Box::pin(dispatch(command, global, root, say));
@@ -202,3 +203,6 @@ impl Standalone {
         Ok(run(parsed.command, &parsed.global, Standalone::command(), say).await)
     }
 }
+
+#[cfg(test)]
+mod tests;

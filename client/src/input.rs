@@ -62,8 +62,8 @@ pub struct Reader {
 }
 
 enum Rows {
-    Csv(csv::CsvRows),
-    CloudEvents(cloudevents::EventRows),
+    Csv(Box<csv::CsvRows>),
+    CloudEvents(Box<cloudevents::EventRows>),
 }
 
 impl Reader {
@@ -76,14 +76,14 @@ impl Reader {
         let format = mapping.format_of(path)?;
         let opened = open::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let rows = match format {
-            Format::Csv => Rows::Csv(
+            Format::Csv => Rows::Csv(Box::new(
                 csv::CsvRows::new(opened.reader, mapping)
                     .map_err(|e| format!("{}: {e}", path.display()))?,
-            ),
-            Format::Cloudevents => Rows::CloudEvents(
+            )),
+            Format::Cloudevents => Rows::CloudEvents(Box::new(
                 cloudevents::EventRows::new(opened.reader, mapping)
                     .map_err(|e| format!("{}: {e}", path.display()))?,
-            ),
+            )),
         };
         Ok(Reader {
             rows,
@@ -100,10 +100,11 @@ impl Reader {
         let size = Some(bytes.len() as u64);
         let opened = open::wrap(std::io::Cursor::new(bytes), size).map_err(|e| e.to_string())?;
         let rows = match format {
-            Format::Csv => Rows::Csv(csv::CsvRows::new(opened.reader, mapping)?),
-            Format::Cloudevents => {
-                Rows::CloudEvents(cloudevents::EventRows::new(opened.reader, mapping)?)
-            }
+            Format::Csv => Rows::Csv(Box::new(csv::CsvRows::new(opened.reader, mapping)?)),
+            Format::Cloudevents => Rows::CloudEvents(Box::new(cloudevents::EventRows::new(
+                opened.reader,
+                mapping,
+            )?)),
         };
         Ok(Reader {
             rows,
@@ -145,8 +146,16 @@ impl Reader {
         self.read.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// The same number for whoever looks at it from elsewhere.
+    pub(crate) fn counter(&self) -> Arc<AtomicU64> {
+        self.read.clone()
+    }
+
     /// Bytes of the file; `None` when it is not known, as for the standard input.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
 }
+
+#[cfg(test)]
+mod tests;

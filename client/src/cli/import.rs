@@ -173,7 +173,12 @@ async fn file(
         .file_name()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let mut progress = Progress::new(say.terminal() && !say.json(), &name, reader.size());
+    let mut progress = Progress::new(
+        say.terminal() && !say.json(),
+        &name,
+        reader.size(),
+        reader.counter(),
+    );
     let mut rows = Rows {
         client,
         args,
@@ -233,7 +238,7 @@ impl Rows<'_> {
                     Ok(None) => more = false,
                     Err(e) => {
                         // what is under way is still waited for below; the file itself cannot be read on
-                        let end = self.drain(&mut ahead, reader, progress).await;
+                        let end = self.drain(&mut ahead, progress).await;
                         return match end {
                             End::Complete => End::Stopped(Trouble::no(e)),
                             other => other,
@@ -270,21 +275,16 @@ impl Rows<'_> {
             if let Err(trouble) = taken {
                 return End::Stopped(trouble);
             }
-            progress.row(reader);
+            progress.row();
         }
     }
 
-    async fn drain(
-        &mut self,
-        ahead: &mut VecDeque<Row>,
-        reader: &Reader,
-        progress: &mut Progress,
-    ) -> End {
+    async fn drain(&mut self, ahead: &mut VecDeque<Row>, progress: &mut Progress) -> End {
         while let Some(row) = ahead.pop_front() {
             if let Err(trouble) = self.take(row).await {
                 return End::Stopped(trouble);
             }
-            progress.row(reader);
+            progress.row();
         }
         End::Complete
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sojourn_journey::compile::{Checked, Journey, Known};
 use sojourn_journey::compiled::Compiled;
 use sojourn_journey::problem::{Problem, Severity};
-use sojourn_journey::testfile;
+use sojourn_journey::{graph, testfile};
 use sojourn_proto::v1;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub enum JourneyCommand {
     List,
     /// Show a journey and its text
     Show(ShowArgs),
+    /// Draw a journey, from a file (offline) or by its name
+    Graph(GraphArgs),
     /// Where people are, how they ended, how long they stayed
     Report(ReportArgs),
     /// Let a deactivated journey go on
@@ -71,6 +73,26 @@ pub struct ShowArgs {
     /// Which version [default: the live one]
     #[arg(long, value_name = "N")]
     version: Option<u32>,
+}
+
+/// `sojourn journey graph FILE|NAME`.
+#[derive(Debug, clap::Args)]
+pub struct GraphArgs {
+    /// A file, or the name of a published journey
+    #[arg(value_name = "FILE|NAME")]
+    journey: String,
+    /// For which program
+    #[arg(long, default_value = "mermaid")]
+    format: GraphFormat,
+}
+
+/// What draws a graph.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum GraphFormat {
+    /// Mermaid
+    Mermaid,
+    /// Graphviz
+    Dot,
 }
 
 /// `sojourn journey report NAME`.
@@ -154,6 +176,7 @@ pub(super) async fn run(
             }
             Ok(Exit::Done)
         }
+        JourneyCommand::Graph(args) => graph(&args, global, say).await,
         JourneyCommand::Report(args) => {
             let answer = global
                 .client()
@@ -520,6 +543,49 @@ async fn list(global: &GlobalOpts, say: &mut Say) -> Result<Exit, Trouble> {
             ]);
         }
         say.data(table);
+    }
+    Ok(Exit::Done)
+}
+
+async fn graph(args: &GraphArgs, global: &GlobalOpts, say: &mut Say) -> Result<Exit, Trouble> {
+    let path = Path::new(&args.journey);
+    // names are slugs: what has a dot or a slash in it can only be a file
+    let compiled = if path.is_file() || args.journey.contains(['.', '/']) {
+        match compile(path, say)? {
+            Some(compiled) => compiled,
+            None => {
+                return Err(Trouble::no(format!(
+                    "{}: it has errors and cannot be drawn",
+                    path.display()
+                )));
+            }
+        }
+    } else {
+        let answer = global
+            .client()
+            .await?
+            .journey(&args.journey, None)
+            .await
+            .map_err(Trouble::reading)?;
+        match Journey::compile(&answer.text, &Known::default()) {
+            Ok(checked) => Arc::new(checked.compiled),
+            Err(_) => {
+                let text = format!(
+                    "{} cannot be read by this program; is the server newer?",
+                    args.journey
+                );
+                return Err(Trouble::new(Exit::Bug, text));
+            }
+        }
+    };
+    let drawing = match args.format {
+        GraphFormat::Mermaid => graph::mermaid(&compiled),
+        GraphFormat::Dot => graph::graphviz(&compiled),
+    };
+    if say.json() {
+        say.value(&json!({ "journey": compiled.name, "graph": drawing }));
+    } else {
+        say.data(drawing.trim_end());
     }
     Ok(Exit::Done)
 }

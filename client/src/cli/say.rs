@@ -13,26 +13,30 @@ pub struct Say {
 }
 
 impl Say {
-    /// To the standard streams. `json`: data for programs.
-    pub fn standard(json: bool) -> Say {
+    /// To the standard streams. Whether data is for programs is set by the command line that is run.
+    pub fn standard() -> Say {
         Say {
             data: Box::new(std::io::stdout()),
             talk: Box::new(std::io::stderr()),
-            json,
+            json: false,
             terminal: std::io::stderr().is_terminal(),
         }
     }
 
     /// Into memory: what was said is in [`Said`]. Never a terminal.
-    pub fn captured(json: bool) -> (Say, Said) {
+    pub fn captured() -> (Say, Said) {
         let said = Said::default();
         let say = Say {
             data: Box::new(said.data.clone()),
             talk: Box::new(said.talk.clone()),
-            json,
+            json: false,
             terminal: false,
         };
         (say, said)
+    }
+
+    pub(super) fn for_programs(&mut self, json: bool) {
+        self.json = json;
     }
 
     /// Whether data is wanted for programs.

@@ -16,6 +16,8 @@ pub(super) struct CsvRows {
     columns: Columns,
     width: usize,
     number: u64,
+    /// By how much the reader's line numbers lag behind.
+    late: u64,
 }
 
 /// The mapping with numbers for names.
@@ -37,7 +39,13 @@ struct Field {
 }
 
 impl CsvRows {
-    pub fn new(reader: Box<dyn BufRead + Send>, mapping: &Mapping) -> Result<CsvRows, String> {
+    pub fn new(mut reader: Box<dyn BufRead + Send>, mapping: &Mapping) -> Result<CsvRows, String> {
+        // the reader ends a row at the carriage return and counts the line at the line feed, which it meets with the next
+        let start = reader
+            .fill_buf()
+            .map_err(|e| format!("the header line cannot be read: {e}"))?;
+        let feed = start.iter().position(|b| *b == b'\n');
+        let late = feed.is_some_and(|at| at > 0 && start[at - 1] == b'\r');
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(reader);
         let header = reader
             .byte_headers()
@@ -66,6 +74,7 @@ impl CsvRows {
             mapping: mapping.clone(),
             columns,
             number: 0,
+            late: u64::from(late),
         })
     }
 
@@ -84,7 +93,7 @@ impl CsvRows {
         if !self.skip_row()? {
             return Ok(None);
         }
-        let line = self.record.position().map_or(0, csv::Position::line);
+        let line = self.record.position().map_or(0, csv::Position::line) + self.late;
         Ok(Some(Row {
             number: self.number,
             line,

@@ -405,3 +405,6 @@ fn customer_hash(workspace: &str, signal: &v1::Signal) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;
