@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -173,6 +174,8 @@ struct PurgeSignal {
 pub struct Host {
     shared: Arc<Shared>,
     report: OpenReport,
+    /// Frees old log files; `None` in a world, or once it has ended.
+    purging: Mutex<Option<JoinHandle<()>>>,
     _writer: WriterGuard,
 }
 
@@ -187,8 +190,10 @@ impl std::fmt::Debug for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        *self.shared.purge.ended.lock() = true;
-        self.shared.purge.changed.notify_all();
+        if let Some(thread) = self.stop_purging() {
+            // It catches the store's panics, so joining can only find it ended.
+            drop(thread.join());
+        }
     }
 }
 
@@ -254,10 +259,11 @@ impl Host {
         });
         tokio::spawn(make_checkpoints(Arc::downgrade(&shared), requested));
         tokio::spawn(look_after(Arc::downgrade(&shared)));
-        start_purging(&shared)?;
+        let purging = Mutex::new(start_purging(&shared)?);
         Ok(Host {
             shared,
             report: OpenReport::default(),
+            purging,
             _writer: guard,
         })
     }
@@ -407,6 +413,14 @@ impl Host {
         self.shared.failed.subscribe()
     }
 
+    /// Ends the thread that frees old log files. Answers it if it can be waited for: after a failed fsync it may hang.
+    fn stop_purging(&self) -> Option<JoinHandle<()>> {
+        *self.shared.purge.ended.lock() = true;
+        self.shared.purge.changed.notify_all();
+        let thread = self.purging.lock().take();
+        thread.filter(|_| self.shared.failed.borrow().is_none())
+    }
+
     /// Figures, now.
     pub fn stats(&self) -> HostStats {
         let groups: Vec<Group> = self.shared.groups.lock().values().cloned().collect();
@@ -424,8 +438,10 @@ impl Host {
         let groups = std::mem::take(&mut *self.shared.groups.lock());
         futures::future::join_all(groups.values().map(Group::close)).await;
         drop(groups);
-        *self.shared.purge.ended.lock() = true;
-        self.shared.purge.changed.notify_all();
+        if let Some(thread) = self.stop_purging() {
+            // As in `drop`; but rewriting may take a moment, and this is not a thread to block.
+            drop(tokio::task::spawn_blocking(|| thread.join()).await);
+        }
         self.shared.writer.close().await;
     }
 }
@@ -566,9 +582,9 @@ fn purge_once(shared: &Shared) {
 }
 
 /// On a thread of its own, not one of the runtime's: rewriting takes long, and after a failed fsync may never return.
-fn start_purging(shared: &Arc<Shared>) -> Result<(), OpenError> {
+fn start_purging(shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>, OpenError> {
     if matches!(shared.seams.running, Running::Tasks { .. }) {
-        return Ok(());
+        return Ok(None);
     }
     let (weak, signal, every) = (
         Arc::downgrade(shared),
@@ -592,7 +608,7 @@ fn start_purging(shared: &Arc<Shared>) -> Result<(), OpenError> {
     let started = std::thread::Builder::new()
         .name("sojourn-purge".to_owned())
         .spawn(run);
-    started.map(drop).map_err(|e| {
+    started.map(Some).map_err(|e| {
         OpenError::io(
             "starting the thread that frees log files",
             shared.seams.log.place(),
