@@ -22,6 +22,8 @@ pub enum ExecutionRef {
         /// The instance key, where the journey has one.
         instance: Option<String>,
     },
+    /// All that concerns a customer: only for [`Client::timeline`].
+    Customer(Identifier),
 }
 
 impl ExecutionRef {
@@ -31,6 +33,11 @@ impl ExecutionRef {
             ExecutionRef::Id(id) => v1::ExecutionRef {
                 workspace,
                 id: id.clone(),
+                ..Default::default()
+            },
+            ExecutionRef::Customer(customer) => v1::ExecutionRef {
+                workspace,
+                customer: Some(customer.wire()),
                 ..Default::default()
             },
             ExecutionRef::Latest {

@@ -137,14 +137,16 @@ fn table(endpoints: &[v1::Endpoint]) -> Table {
             (env, "") => format!("${env}"),
             (_, file) => file.to_owned(),
         };
-        let timeout = format!("{} ms", e.timeout_ms);
+        // 0 is the default, which the flags of `put` name
+        let or = |number: u32, default: u32| if number == 0 { default } else { number };
+        let timeout = format!("{} ms", or(e.timeout_ms, 10_000));
         table.row([
             e.name.clone(),
             e.url.clone(),
             secret,
-            e.attempts.to_string(),
+            or(e.attempts, 8).to_string(),
             timeout,
-            e.concurrency.to_string(),
+            or(e.concurrency, 16).to_string(),
         ]);
     }
     table

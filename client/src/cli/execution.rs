@@ -15,8 +15,8 @@ pub enum ExecutionCommand {
     List(ListArgs),
     /// Show one execution
     Show(RefArgs),
-    /// Show all that happened in an execution
-    Timeline(RefArgs),
+    /// Show all that happened in an execution, or, with --customer alone, to a customer
+    Timeline(TimelineArgs),
     /// Show what an execution waits for
     Why(RefArgs),
     /// Move an execution to a stage by hand
@@ -60,6 +60,38 @@ impl RefArgs {
             _ => Err(Trouble::usage(
                 "which execution? give its id, or --customer NAME=VALUE --journey NAME",
             )),
+        }
+    }
+}
+
+/// `sojourn execution timeline`.
+#[derive(Debug, clap::Args)]
+pub struct TimelineArgs {
+    /// The execution's id
+    #[arg(required_unless_present = "customer", conflicts_with_all = ["customer", "journey", "instance"])]
+    id: Option<String>,
+    /// Or the customer: all that concerns it
+    #[arg(long, value_name = "NAME=VALUE")]
+    customer: Option<Identifier>,
+    /// or only what concerns the latest run of this journey
+    #[arg(long, value_name = "NAME", requires = "customer")]
+    journey: Option<String>,
+    /// and its instance key, where the journey has one
+    #[arg(long, value_name = "KEY", requires = "journey")]
+    instance: Option<String>,
+}
+
+impl TimelineArgs {
+    fn reference(self) -> Result<ExecutionRef, Trouble> {
+        match (self.customer, self.journey) {
+            (Some(customer), None) => Ok(ExecutionRef::Customer(customer)),
+            (customer, journey) => RefArgs {
+                id: self.id,
+                customer,
+                journey,
+                instance: self.instance,
+            }
+            .reference(),
         }
     }
 }
@@ -126,7 +158,7 @@ pub struct ByArgs {
     #[command(flatten)]
     who: ActorArgs,
     /// Why, for the record
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Only in this visit of the execution
     #[arg(long, value_name = "N")]
@@ -210,9 +242,10 @@ pub(super) async fn run(
             }
         }
         ExecutionCommand::Timeline(args) => {
+            let named = args.journey.is_none() && args.id.is_none();
             let mut entries = std::pin::pin!(client.timeline(args.reference()?, read));
             while let Some(entry) = entries.next().await {
-                entry_out(&entry.map_err(Trouble::reading)?, say);
+                entry_out(&entry.map_err(Trouble::reading)?, named, say);
             }
         }
         ExecutionCommand::Why(args) => {
@@ -398,7 +431,7 @@ async fn watch(client: &crate::Client, args: WatchArgs, say: &mut Say) -> Result
             Watched::Missed(count) => say.talk(format_args!(
                 "{count} entries were missed: too slow to take them"
             )),
-            Watched::Entry(entry) => entry_out(&entry, say),
+            Watched::Entry(entry) => entry_out(&entry, id.is_empty(), say),
         }
     }
     Err(Trouble::new(
@@ -407,16 +440,17 @@ async fn watch(client: &crate::Client, args: WatchArgs, say: &mut Say) -> Result
     ))
 }
 
-fn entry_out(entry: &v1::TimelineEntry, say: &mut Say) {
+/// `named`: the entries are of more than one execution, so each is named.
+fn entry_out(entry: &v1::TimelineEntry, named: bool, say: &mut Say) {
     if say.json() {
         say.line(&json::timeline_entry(entry));
     } else {
-        say.data(entry_text(entry));
+        say.data(entry_text(entry, named));
     }
 }
 
 /// One decision: a line for its cause, then one for each event.
-fn entry_text(entry: &v1::TimelineEntry) -> String {
+fn entry_text(entry: &v1::TimelineEntry, named: bool) -> String {
     let mut text = format!(
         "{}  {}",
         show::time(Some(entry.occurred)),
@@ -426,7 +460,7 @@ fn entry_text(entry: &v1::TimelineEntry) -> String {
         text.push_str(&format!("  (decided {})", show::time(Some(entry.at))));
     }
     for part in &entry.parts {
-        if entry.parts.len() > 1 {
+        if named || entry.parts.len() > 1 {
             text.push_str(&format!("\n    {} {}", part.journey, part.execution));
         }
         if part.events.is_empty() {

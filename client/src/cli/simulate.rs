@@ -267,6 +267,7 @@ fn converted(signal: &Signal) -> Result<theirs::Signal, RowError> {
 
 /// The rules' report in the shape of a server's.
 fn shaped(report: &rules::Report, counted: &Counted, ends: Option<&Vec<&str>>) -> Report {
+    let is_end = |stage: &str| ends.is_some_and(|ends| ends.contains(&stage));
     let of = |map: &BTreeMap<String, u64>| map.get(&report.journey).copied().unwrap_or_default();
     Report {
         journey: report.journey.clone(),
@@ -278,13 +279,18 @@ fn shaped(report: &rules::Report, counted: &Counted, ends: Option<&Vec<&str>>) -
             .iter()
             .map(|s| Stage {
                 stage: s.stage.clone(),
-                here: s.people,
+                // as a server counts: in an end are those who reached it
+                here: if is_end(&s.stage) {
+                    s.people + s.ended
+                } else {
+                    s.people
+                },
                 entered: s.visits,
                 completed: s.time.count() as u64,
                 mean: s.time.mean(),
                 median: s.time.median(),
                 p90: s.time.quantile(0.9),
-                end: ends.is_some_and(|ends| ends.contains(&s.stage.as_str())),
+                end: is_end(&s.stage),
             })
             .collect(),
         outcomes: counted

@@ -34,6 +34,8 @@ fn command_lines_that_are_understood() {
         "execution show 0123-4567-1",
         "execution why --customer application_id=173688 --journey loan",
         "execution override --customer a=b --journey loan --to approved --reason checked",
+        "execution timeline --customer a=b",
+        "execution timeline --customer a=b --journey loan",
         "execution watch --journey loan",
         "simulate loan.yaml --input loan.csv.gz --map map.toml --until 2012-04-01T00:00:00Z",
         "bench signals --in-flight 1,64,256 --stream --server-pid 12",
@@ -77,6 +79,14 @@ fn command_lines_that_are_not() {
         ),
         (
             "execution show",
+            "error: the following required arguments were not provided:",
+        ),
+        (
+            "execution show --customer a=b",
+            "error: the following required arguments were not provided:",
+        ),
+        (
+            "execution hold x",
             "error: the following required arguments were not provided:",
         ),
         (

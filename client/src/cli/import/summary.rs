@@ -91,8 +91,10 @@ impl Summary {
     /// For programs. `fates` and `failed` add up to `rows`, and so do `first_fates` and `failed`.
     pub fn json(&self) -> Value {
         let full = |map: &BTreeMap<String, u64>| -> serde_json::Map<String, Value> {
-            ORDER
+            let order = ORDER
                 .iter()
+                .filter(|f| *f != &"duplicate" || std::ptr::eq(map, &self.fates));
+            order
                 .map(|f| (*f).to_owned())
                 .chain(map.keys().cloned())
                 .map(|fate| {
