@@ -3,6 +3,8 @@
 //! Knows no rules: what a field means to the engine is decided elsewhere. Formats are added to, never edited.
 //! `vectors/` holds bytes that every implementation must reproduce.
 
+pub mod codec;
+
 /// Generated modules, nested as their packages are.
 mod packages {
     #![allow(missing_docs, clippy::all, clippy::pedantic)]
