@@ -202,6 +202,11 @@ impl Mind {
         };
         match drafted {
             Ok(draft) => self.propose(request, draft),
+            Err(Answer::Internal(why)) => {
+                // some executions may have gone ahead of what was decided: begin again from what is committed
+                request.answer(Answer::Internal(why.clone()));
+                return Err(why.into());
+            }
             Err(answer) => request.answer(answer),
         }
         Ok(())

@@ -2,7 +2,6 @@
 
 use super::Unreadable;
 use super::value::{identifier_from, identifier_to};
-use prost::Message;
 use sojourn_journey::limits;
 use sojourn_journey::signal::{Identifier, Signal};
 use sojourn_journey::time::Time;
@@ -148,14 +147,28 @@ pub fn signal_from(mut sent: v1::Signal) -> Result<Checked, Vec<Violation>> {
     })
 }
 
-/// A hash of what a signal says, its id aside.
+/// A hash of what a signal says, its id and trace aside. Stored: its order and framing stay as they are.
 fn content(sent: &v1::Signal) -> u64 {
-    let bare = v1::Signal {
-        id: String::new(),
-        traceparent: String::new(),
-        ..sent.clone()
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
     };
-    xxhash_rust::xxh3::xxh3_64(&bare.encode_to_vec())
+    add(sent.source.as_bytes());
+    add(sent.r#type.as_bytes());
+    add(&sent.time.map_or([0; 9], |t| {
+        let mut some = [1; 9];
+        some[1..].copy_from_slice(&t.to_le_bytes());
+        some
+    }));
+    for identifier in &sent.identifiers {
+        add(identifier.name.as_bytes());
+        add(identifier.value.as_bytes());
+    }
+    add(&sent.data);
+    add(&sent.attributes);
+    add(sent.schema_version.as_bytes());
+    hasher.digest()
 }
 
 fn object(json: &[u8]) -> Result<BTreeMap<String, Value>, String> {

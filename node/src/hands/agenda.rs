@@ -7,14 +7,14 @@ use super::endpoints::Endpoints;
 use crate::actors::live::Live;
 use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey, Reply};
 use crate::clock;
-use crate::shard::customer::CustomerState;
+use crate::shard::customer::{CustomerState, Slot};
 use crate::shard::owner::Duties;
 use crate::shard::state::AppliedDecision;
 use sojourn_journey::decide::AttemptResult;
 use sojourn_journey::execution::{Execution, Owed, Status};
 use sojourn_journey::plan::{Catalog, JourneyState};
 use sojourn_journey::time::{Span, Time};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,22 @@ struct Sent {
     result_of: Option<u64>,
 }
 
+/// A journey that was held and lets its executions move again.
+pub struct Reopened {
+    /// The workspace.
+    pub workspace: String,
+    /// The journey.
+    pub journey: String,
+}
+
+fn key_of(execution: &Execution) -> ExecutionKey {
+    ExecutionKey {
+        journey: execution.journey.clone(),
+        instance: execution.instance.clone(),
+        run: execution.run,
+    }
+}
+
 struct Agenda {
     duties: Arc<Duties>,
     live: Arc<Live>,
@@ -55,6 +71,9 @@ struct Agenda {
     attempts: JoinSet<(Attempt, AttemptResult)>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
     counter: u64,
+    /// Executions of journeys that were let go again: each is given one release, for what it decided while held may
+    /// have left a condition untried.
+    releases: VecDeque<(CustomerKey, ExecutionKey)>,
 }
 
 /// Works the agenda off until its term of office ends.
@@ -63,6 +82,7 @@ pub async fn run(
     live: Arc<Live>,
     endpoints: Arc<Endpoints>,
     mut applied: mpsc::UnboundedReceiver<AppliedDecision>,
+    mut reopened: mpsc::UnboundedReceiver<Reopened>,
 ) {
     let (answers, mut answered) = mpsc::unbounded_channel();
     let mut agenda = Agenda {
@@ -78,6 +98,7 @@ pub async fn run(
         attempts: JoinSet::new(),
         answers,
         counter: 0,
+        releases: VecDeque::new(),
     };
     agenda.scan();
     let mut batch = Vec::new();
@@ -93,6 +114,7 @@ pub async fn run(
                     agenda.look(decision.hash);
                 }
             }
+            Some(journey) = reopened.recv() => agenda.reopen(&journey),
             Some((token, answer)) = answered.recv() => agenda.answered(token, &answer),
             Some(done) = agenda.attempts.join_next(), if !agenda.attempts.is_empty() => {
                 match done {
@@ -124,6 +146,40 @@ impl Agenda {
                 self.note(hash, due);
             }
         }
+    }
+
+    /// A journey lets its executions move again.
+    fn reopen(&mut self, reopened: &Reopened) {
+        let mut from = Bound::Unbounded;
+        loop {
+            let slots: Vec<(u64, Slot)> = {
+                let state = self.duties.state.lock();
+                let range = state.buckets.range((from, Bound::Unbounded)).take(SCAN);
+                range.map(|(hash, slot)| (*hash, slot.clone())).collect()
+            };
+            let Some((last, _)) = slots.last() else {
+                break;
+            };
+            from = Bound::Excluded(*last);
+            for (hash, slot) in slots {
+                let Ok(bucket) = slot.open() else { continue };
+                for customer in bucket.iter().filter(|c| c.workspace == reopened.workspace) {
+                    let ours = customer
+                        .executions
+                        .iter()
+                        .filter(|e| e.journey == reopened.journey && e.status == Status::Active);
+                    for execution in ours {
+                        let who = CustomerKey {
+                            hash,
+                            workspace: customer.workspace.as_str().into(),
+                            key: customer.customer.key.clone(),
+                        };
+                        self.releases.push_back((who, key_of(execution)));
+                    }
+                }
+            }
+        }
+        self.left_alone.clear();
     }
 
     fn note(&mut self, hash: u64, due: Option<Time>) {
@@ -163,6 +219,18 @@ impl Agenda {
     /// Does what is due, as far as there is room.
     fn work(&mut self) {
         let now = clock::wall();
+        while self.sent.len() < PACE {
+            let Some((who, key)) = self.releases.pop_front() else {
+                break;
+            };
+            let ours = (who, key);
+            if let Some(next) = self.next_of(&ours).filter(|_| !self.busy.contains(&ours)) {
+                let ask = Ask::Release {
+                    execution: ours.1.clone(),
+                };
+                self.start(ours.0, ours.1, next, ask);
+            }
+        }
         while self.sent.len() < PACE && self.attempts.len() < ATTEMPTS {
             let Some((due, hash)) = self.due.first().copied() else {
                 return;
@@ -207,11 +275,7 @@ impl Agenda {
             workspace: customer.workspace.as_str().into(),
             key: customer.customer.key.clone(),
         };
-        let key = ExecutionKey {
-            journey: execution.journey.clone(),
-            instance: execution.instance.clone(),
-            run: execution.run,
-        };
+        let key = key_of(execution);
         let mut next: Option<Time> = None;
         let mut later = |t: Time| next = Some(next.map_or(t, |n| n.min(t)));
         for owed in self.startable(&who, &key, execution) {

@@ -151,9 +151,19 @@ impl Machine for ShardMachine {
 
     fn restore_end(&self, at: Option<Position>) -> Result<(), String> {
         let mark = self.history.mark(self.shard).map_err(|e| e.to_string())?;
+        let up_to = mark.map_or(0, |m| m.up_to);
+        if let Some(at) = at
+            && up_to < at.index
+        {
+            // history is synced before its checkpoint: it lost what it had. Writing on would hide the gap.
+            self.history.condemn(format!(
+                "it ends at entry {up_to} of shard {}, but was complete up to {}",
+                self.shard, at.index
+            ));
+        }
         let mut state = self.state.lock();
         state.applied = at.map_or(0, |p| p.index);
-        state.history_up_to = mark.map_or(0, |m| m.up_to);
+        state.history_up_to = up_to;
         self.catalog.send_replace(state.catalog);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::actors::live::{Live, Session};
 use crate::actors::shard::{ShardActor, ShardArgs, ShardMsg};
 use crate::catalog::{Catalog, View};
 use crate::clock;
-use crate::hands::agenda;
+use crate::hands::agenda::{self, Reopened};
 use crate::hands::endpoints::Endpoints;
 use crate::history::Store;
 use crate::limits;
@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use prost::Message;
 use ractor::{Actor, ActorCell, ActorRef};
 use sojourn_cluster::{EntryKind, Group, Role};
+use sojourn_journey::plan::JourneyState;
 use sojourn_proto::stored;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -215,6 +216,7 @@ impl Shard {
         let (stale_tx, mut stale) = mpsc::unbounded_channel();
         let (again_tx, mut again) = mpsc::unbounded_channel::<Request>();
         let (hands_tx, hands) = mpsc::unbounded_channel();
+        let (reopened_tx, reopened) = mpsc::unbounded_channel();
         let args = ShardArgs {
             live: self.live.clone(),
             duties: self.duties.clone(),
@@ -249,8 +251,9 @@ impl Shard {
             self.live.clone(),
             self.endpoints.clone(),
             hands,
+            reopened,
         );
-        let catalog = self.follow_catalog();
+        let catalog = self.follow_catalog(reopened_tx);
         let restart = async {
             loop {
                 tokio::select! {
@@ -273,9 +276,10 @@ impl Shard {
     }
 
     /// Sees that the shard decides with the newest catalog.
-    async fn follow_catalog(&self) {
+    async fn follow_catalog(&self, reopened: mpsc::UnboundedSender<Reopened>) {
         let mut views = self.catalog.watch();
         loop {
+            let before = self.duties.view();
             if let Err(error) = self.use_newest_catalog().await {
                 tracing::warn!(
                     shard = self.number,
@@ -284,6 +288,10 @@ impl Shard {
                 );
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
+            }
+            for journey in let_go(&before, &self.duties.view()) {
+                // the agenda may have ended with its term of office
+                let _ = reopened.send(journey);
             }
             if views.changed().await.is_err() {
                 return;
@@ -315,6 +323,25 @@ impl Shard {
         *self.duties.view.write() = view;
         Ok(())
     }
+}
+
+/// Journeys that were held (or dropped signals) before and are not now.
+fn let_go(before: &View, now: &View) -> Vec<Reopened> {
+    let still = |s: JourneyState| matches!(s, JourneyState::Held | JourneyState::Dropped);
+    let mut out = Vec::new();
+    for (workspace, view) in &now.workspaces {
+        let old = before.workspace(workspace);
+        for (name, journey) in &view.journeys {
+            let was = old.and_then(|w| w.journeys.get(name)).map(|j| j.state);
+            if was.is_some_and(still) && !still(journey.state) {
+                out.push(Reopened {
+                    workspace: workspace.clone(),
+                    journey: name.clone(),
+                });
+            }
+        }
+    }
+    out
 }
 
 struct StopOnDrop(ActorCell);
