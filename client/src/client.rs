@@ -2,7 +2,10 @@
 //! Knows nothing of what the calls mean.
 
 use crate::error::{Code, Error, root_cause};
-use crate::lane::{self, book::Submit};
+use crate::lane::{
+    self,
+    book::{Submit, Trouble},
+};
 use crate::receipt::{Outcome, Receipt};
 use crate::signal::{Identifier, Signal};
 use sojourn_proto::v1;
@@ -29,6 +32,7 @@ pub struct Client {
     pub(crate) deadline: Duration,
     server: Arc<str>,
     lane: mpsc::Sender<Submit>,
+    trouble: Trouble,
 }
 
 /// What a client is made of, for those who need something else than the defaults.
@@ -137,13 +141,15 @@ impl Builder {
 
     fn with(self, channel: Channel) -> Client {
         let (lane, submits) = mpsc::channel(HANDOVER);
-        tokio::spawn(lane::run(channel.clone(), submits));
+        let trouble = Trouble::default();
+        tokio::spawn(lane::run(channel.clone(), submits, trouble.clone()));
         Client {
             channel,
             workspace: self.workspace.into(),
             deadline: self.deadline,
             server: self.server.into(),
             lane,
+            trouble,
         }
     }
 }
@@ -206,7 +212,8 @@ impl Client {
     }
 
     /// Hands a signal over without waiting for its receipt: for many at once, in order. Waits only while more than
-    /// 16,384 signals or 64 MiB are without an answer. The deadline runs from here.
+    /// 16,384 signals or 64 MiB are without an answer. The deadline runs from here. When a signal ends in an error (it was
+    /// not taken), those of the same customer that wait behind it do so too.
     ///
     /// ```no_run
     /// # async fn example(client: sojourn_client::Client) -> Result<(), sojourn_client::Error> {
@@ -221,8 +228,17 @@ impl Client {
     /// # Errors
     /// [`Code::Overloaded`] when there was no room within the deadline.
     pub async fn enqueue(&self, signal: Signal) -> Result<Pending, Error> {
+        self.enqueue_until(signal, Instant::now() + self.deadline)
+            .await
+    }
+
+    /// The same with a deadline of any length, for those who have a patience of their own.
+    pub(crate) async fn enqueue_until(
+        &self,
+        signal: Signal,
+        deadline: Instant,
+    ) -> Result<Pending, Error> {
         let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + self.deadline;
         let submit = Submit {
             workspace: self.workspace.clone(),
             signal: signal.wire,
@@ -237,6 +253,11 @@ impl Client {
                 "the signal was not handed over in time: too many wait for an answer; send fewer at once",
             )),
         }
+    }
+
+    /// Why signals wait, when they do.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.trouble.get().map(|e| self.explain(e))
     }
 
     /// The receipt of a signal sent before, within the dedup window.
@@ -332,7 +353,8 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// A signal that was handed over; await it for its outcome. Dropped before a server has seen it, it is not sent.
+/// A signal that was handed over; await it for its outcome. Dropped, the signal is
+/// sent all the same: what was handed over keeps its place before those handed over later.
 #[derive(Debug)]
 pub struct Pending(oneshot::Receiver<Result<Outcome, Error>>);
 

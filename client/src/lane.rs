@@ -4,7 +4,7 @@
 pub(crate) mod book;
 
 use crate::error::{Code, Error, root_cause};
-use book::{Book, Submit};
+use book::{Book, Submit, Trouble};
 use sojourn_proto::v1::{self, signals_client::SignalsClient};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ pub(crate) const DECODE_MAX: usize = 64 << 20;
 /// How long opening a stream may take before it is tried again.
 const OPEN_MAX: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether anybody still waits, once all clients are gone.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// An open stream.
 struct Stream {
     requests: mpsc::UnboundedSender<v1::StreamRequest>,
@@ -27,8 +30,8 @@ struct Stream {
 type Opening = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>;
 
 /// Runs until all clients are gone and all signals answered.
-pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>) {
-    let mut book = Book::default();
+pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>, trouble: Trouble) {
+    let mut book = Book::new(trouble);
     let mut stream: Option<Stream> = None;
     let mut opening: Option<Opening> = None;
     let mut open = true;
@@ -44,7 +47,9 @@ pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>) {
             }
         }
         let room = if open { book.room() } else { 0 };
-        let wake = book.wake();
+        // once all clients are gone nobody tells of a caller that goes too: look now and then
+        let look = (!open).then(|| Instant::now() + LOOK_EVERY);
+        let wake = book.wake().into_iter().chain(look).min();
         if stream.is_none() && opening.is_none() && book.wants_connection() {
             opening = Some(Box::pin(open_stream(channel.clone(), retry_at)));
         }
@@ -66,7 +71,7 @@ pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>) {
                         if !worth_trying(&error) {
                             book.give_up(&error);
                         }
-                        book.trouble = Some(error);
+                        book.trouble.set(Some(error));
                     }
                     retry_at = Instant::now() + book::pause(failures, None);
                     failures = failures.saturating_add(1);
@@ -83,13 +88,13 @@ pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>) {
                 match opened {
                     Ok(live) => {
                         stream = Some(live);
-                        book.trouble = None;
+                        book.trouble.set(None);
                     }
                     Err(error) => {
                         if !worth_trying(&error) {
                             book.give_up(&error);
                         }
-                        book.trouble = Some(error);
+                        book.trouble.set(Some(error));
                         retry_at = Instant::now() + book::pause(failures, None);
                         failures = failures.saturating_add(1);
                     }

@@ -195,6 +195,11 @@ impl Signal {
             .collect()
     }
 
+    /// Its bytes on the wire.
+    pub(crate) fn size(&self) -> usize {
+        prost::Message::encoded_len(&self.wire)
+    }
+
     /// Its data as JSON; empty means `{}`.
     pub fn data_json(&self) -> &[u8] {
         &self.wire.data

@@ -3,6 +3,7 @@
 mod world;
 
 use sojourn_client::cli::{Exit, Say, Standalone};
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use world::{Fault, Server, World};
@@ -45,6 +46,16 @@ impl Folder {
         names.sort();
         names
     }
+}
+
+/// By customer, the ids of [`csv`] in the order of the file.
+fn order(rows: usize, customers: usize) -> HashMap<String, Vec<String>> {
+    let mut order: HashMap<String, Vec<String>> = HashMap::new();
+    for row in 0..rows {
+        let customer = order.entry(format!("c{}", row % customers)).or_default();
+        customer.push(format!("e{row}"));
+    }
+    order
 }
 
 /// `rows` rows of `customers` customers.
@@ -90,8 +101,7 @@ async fn an_import_adds_up_and_again_is_all_duplicates() {
     assert_eq!(report["rows"], 3_000);
     assert_eq!(report["fates"]["started"], 100);
     assert_eq!(report["fates"]["moved"], 2_900);
-    let order: Vec<String> = (0..30).map(|n| format!("e{}", n * 100 + 7)).collect();
-    assert_eq!(world.state().applied["c7"], order);
+    assert_eq!(world.state().applied, order(3_000, 100));
     let (exit, data, _) = import(&server.url(), &file, &[]).await;
     let report = json(&data);
     assert_eq!(exit, Exit::Done);
@@ -145,8 +155,33 @@ async fn a_server_that_dies_ends_the_import_with_4_and_it_goes_on_later() {
     assert_eq!(report["rows"], 30_000);
     assert_eq!(report["first_fates"]["started"], 1_000);
     assert_eq!(report["first_fates"]["moved"], 29_000);
-    assert_eq!(world.applied(), 30_000);
+    assert_eq!(world.state().applied, order(30_000, 1_000));
     assert_eq!(folder.names(), ["a.csv"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_broken_off_leaves_each_customer_in_order() {
+    // few customers: at any moment many rows wait behind an earlier one of their customer
+    let world = World::faultless();
+    let server = Server::start(&world);
+    let folder = Folder::new();
+    let file = folder.file("a.csv", csv(20_000, 50));
+    for part in 1..=3 {
+        let importing = tokio::spawn({
+            let (url, file) = (server.url(), file.clone());
+            async move { import(&url, &file, &[]).await }
+        });
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while world.applied() < part * 2_000 {
+            assert!(std::time::Instant::now() < deadline, "nothing arrives");
+            tokio::task::yield_now().await;
+        }
+        importing.abort();
+        assert!(importing.await.is_err(), "it was not broken off");
+    }
+    let (exit, _, talk) = import(&server.url(), &file, &[]).await;
+    assert_eq!(exit, Exit::Done, "{talk}");
+    assert_eq!(world.state().applied, order(20_000, 50));
 }
 
 #[tokio::test(flavor = "multi_thread")]

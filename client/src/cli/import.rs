@@ -15,6 +15,7 @@ use crate::client::{Client, DEADLINE_MAX, Pending};
 use crate::error::Code;
 use crate::input::{Mapping, Reader, RowError};
 use crate::receipt::Outcome;
+use crate::signal::Signal;
 use progress::Progress;
 use resume::Resume;
 use std::collections::VecDeque;
@@ -25,6 +26,8 @@ use summary::{Failed, Summary};
 /// Rows read ahead of the answers: more than the stream's window, so that it is full although of each customer only one
 /// signal is under way.
 const AHEAD: usize = 8_192;
+/// Bytes of them: less than the SDK holds, so that handing over never waits.
+const AHEAD_BYTES: usize = 32 << 20;
 /// How often it is written down where the import stands.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,7 @@ pub(super) async fn run(
         ));
     }
     // connects once to say at once when nobody is there; later breaks are waited for
-    let client = global.client().await?.with_deadline(args.patience);
+    let client = global.client().await?;
     let mut total = Summary::default();
     let mut files = Vec::new();
     let mut exit = Exit::Done;
@@ -120,6 +123,7 @@ pub(super) async fn run(
 struct Row {
     number: u64,
     line: u64,
+    bytes: usize,
     answer: Answer,
 }
 
@@ -219,6 +223,12 @@ async fn file(
     Ok((summary, end))
 }
 
+/// No deadline for the single signal: the import has a patience of its own, and a signal given up while the next of its
+/// customer still goes would turn their order round.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(365 * 86_400)
+}
+
 struct Rows<'a> {
     client: &'a Client,
     args: &'a ImportArgs,
@@ -232,8 +242,9 @@ impl Rows<'_> {
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let mut ahead: VecDeque<Row> = VecDeque::new();
         let mut more = true;
+        let mut bytes = 0;
         loop {
-            while more && ahead.len() < AHEAD {
+            while more && ahead.len() < AHEAD && bytes < AHEAD_BYTES {
                 match reader.next_row() {
                     Ok(None) => more = false,
                     Err(e) => {
@@ -245,16 +256,19 @@ impl Rows<'_> {
                         };
                     }
                     Ok(Some(row)) => {
+                        let size = row.signal.as_ref().map_or(0, Signal::size);
                         let answer = match row.signal {
                             Err(e) => Answer::Bad(e),
-                            Ok(signal) => match self.client.enqueue(signal).await {
+                            Ok(signal) => match self.client.enqueue_until(signal, far()).await {
                                 Ok(pending) => Answer::Pending(pending),
                                 Err(e) => return End::Stopped(Trouble::from(e)),
                             },
                         };
+                        bytes += size;
                         ahead.push_back(Row {
                             number: row.number,
                             line: row.line,
+                            bytes: size,
                             answer,
                         });
                     }
@@ -267,6 +281,7 @@ impl Rows<'_> {
             let Some(row) = ahead.pop_front() else {
                 return End::Complete;
             };
+            bytes -= row.bytes;
             let taken = tokio::select! {
                 biased;
                 _ = &mut interrupt => return End::Interrupted,
@@ -289,6 +304,18 @@ impl Rows<'_> {
         End::Complete
     }
 
+    fn out_of_patience(&self, row: u64) -> Trouble {
+        let why = self.client.trouble().map_or_else(
+            || "the server does not answer".to_owned(),
+            |e| e.to_string(),
+        );
+        let seconds = self.args.patience.as_secs_f64();
+        Trouble::new(
+            Exit::Unreachable,
+            format!("row {row}: no answer within {seconds} s: {why}"),
+        )
+    }
+
     /// Waits for the answer of the next row in the order of the file, and counts it.
     async fn take(&mut self, row: Row) -> Result<(), Trouble> {
         let failed = |error: RowError| Failed {
@@ -299,28 +326,30 @@ impl Rows<'_> {
         };
         let bad = match row.answer {
             Answer::Bad(error) => Some(failed(error)),
-            Answer::Pending(pending) => match pending.await {
-                Ok(Outcome::Done(receipt)) => {
-                    self.summary.done(receipt.word(), receipt.first_word());
-                    None
+            Answer::Pending(pending) => {
+                let Ok(answer) = tokio::time::timeout(self.args.patience, pending).await else {
+                    return Err(self.out_of_patience(row.number));
+                };
+                match answer {
+                    Ok(Outcome::Done(receipt)) => {
+                        self.summary.done(receipt.word(), receipt.first_word());
+                        None
+                    }
+                    Ok(Outcome::Refused(error)) if error.code() == Code::Denied => {
+                        return Err(Trouble::from(error));
+                    }
+                    Ok(Outcome::Refused(error)) => Some(failed(RowError {
+                        column: String::new(),
+                        message: error.to_string(),
+                    })),
+                    // the import stops in order: this row and those behind it are sent again next time
+                    Ok(Outcome::Unknown(error)) | Err(error) => {
+                        let mut trouble = Trouble::from(error);
+                        trouble.text = format!("row {}: {}", row.number, trouble.text);
+                        return Err(trouble);
+                    }
                 }
-                Ok(Outcome::Refused(error)) if error.code() == Code::Denied => {
-                    return Err(Trouble::from(error));
-                }
-                Ok(Outcome::Refused(error)) => Some(failed(RowError {
-                    column: String::new(),
-                    message: error.to_string(),
-                })),
-                // the import stops in order: this row and those behind it are sent again next time
-                Ok(Outcome::Unknown(error)) | Err(error) => {
-                    let text = format!(
-                        "row {}: no answer within {} s: {error}",
-                        row.number,
-                        self.args.patience.as_secs()
-                    );
-                    return Err(Trouble::new(Exit::Unreachable, text));
-                }
-            },
+            }
         };
         if let Some(failed) = bad {
             if self.args.strict {

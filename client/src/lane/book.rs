@@ -9,7 +9,7 @@ use crate::receipt::{Outcome, Receipt};
 use sojourn_proto::v1;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -26,6 +26,23 @@ pub(crate) const GHOST: Duration = Duration::from_secs(60);
 /// The first pause before a signal is sent again; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The last trouble of a lane, for all who look; none since the last answer.
+#[derive(Clone, Default)]
+pub(crate) struct Trouble(Arc<Mutex<Option<Error>>>);
+
+impl Trouble {
+    pub fn set(&self, error: Option<Error>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    pub fn get(&self) -> Option<Error> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
 
 /// What a caller gets.
 pub(crate) type Answer = Result<Outcome, Error>;
@@ -70,19 +87,27 @@ enum State {
 pub(crate) struct Book {
     entries: HashMap<u64, Entry>,
     customers: HashMap<u64, VecDeque<u64>>,
-    ready: VecDeque<u64>,
+    /// The earliest handed over goes first: whoever waits for answers in order waits least.
+    ready: BinaryHeap<Reverse<u64>>,
     delayed: BinaryHeap<Reverse<(Instant, u64)>>,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     next_number: u64,
     sent: usize,
     sent_bytes: usize,
     held_bytes: usize,
-    waiting_callers: usize,
-    /// Why there is no connection, while there is none.
-    pub trouble: Option<Error>,
+    /// Why signals wait: there is no connection, or the server has too much to do. For those who ask while they wait.
+    pub trouble: Trouble,
 }
 
 impl Book {
+    /// An empty book that tells its trouble there.
+    pub fn new(trouble: Trouble) -> Book {
+        Book {
+            trouble,
+            ..Book::default()
+        }
+    }
+
     /// How many more signals may be taken from callers.
     pub fn room(&self) -> usize {
         if self.held_bytes >= QUEUE_BYTES {
@@ -92,9 +117,11 @@ impl Book {
         }
     }
 
-    /// Whether no caller waits for an answer.
+    /// Whether no caller waits for an answer. Looks at every signal.
     pub fn is_idle(&self) -> bool {
-        self.waiting_callers == 0
+        self.entries
+            .values()
+            .all(|e| e.reply.as_ref().is_none_or(oneshot::Sender::is_closed))
     }
 
     /// Whether a connection is needed: something waits to be sent.
@@ -116,11 +143,10 @@ impl Book {
             State::Queued
         };
         if state == State::Ready {
-            self.ready.push_back(number);
+            self.ready.push(Reverse(number));
         }
         self.deadlines.push(Reverse((submit.deadline, number)));
         self.held_bytes += bytes;
-        self.waiting_callers += 1;
         self.entries.insert(
             number,
             Entry {
@@ -141,27 +167,21 @@ impl Book {
     /// The next signal to send, if one waits and the window has room.
     pub fn next(&mut self) -> Option<v1::StreamRequest> {
         loop {
-            let number = *self.ready.front()?;
-            let Some(entry) = self.entries.get_mut(&number) else {
-                self.ready.pop_front();
+            let Reverse(number) = *self.ready.peek()?;
+            let Some(entry) = self
+                .entries
+                .get_mut(&number)
+                .filter(|e| e.state == State::Ready)
+            else {
+                self.ready.pop();
                 continue;
             };
-            if entry.state != State::Ready {
-                self.ready.pop_front();
-                continue;
-            }
-            if !entry.maybe && entry.reply.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                // nobody waits for it any more and no server has seen it: it never happened
-                self.ready.pop_front();
-                self.remove(number);
-                continue;
-            }
             if self.sent >= WINDOW
                 || (self.sent > 0 && self.sent_bytes + entry.bytes > WINDOW_BYTES)
             {
                 return None;
             }
-            self.ready.pop_front();
+            self.ready.pop();
             entry.state = State::Sent;
             self.sent += 1;
             self.sent_bytes += entry.bytes;
@@ -201,6 +221,7 @@ impl Book {
             let pause = pause(entry.attempts, error.retry_after());
             entry.attempts += 1;
             entry.state = State::Pausing;
+            self.trouble.set(Some(error.clone()));
             entry.last = Some(error);
             self.delayed.push(Reverse((now + pause, number)));
         } else if entry.maybe {
@@ -213,19 +234,12 @@ impl Book {
 
     /// The connection broke: what was under way may or may not have been taken, and is sent again, in the old order.
     pub fn broke(&mut self) {
-        let mut again: Vec<u64> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| e.state == State::Sent)
-            .map(|(n, _)| *n)
-            .collect();
-        again.sort_unstable();
-        for number in again.iter().rev() {
-            if let Some(entry) = self.entries.get_mut(number) {
+        for (number, entry) in &mut self.entries {
+            if entry.state == State::Sent {
                 entry.state = State::Ready;
                 entry.maybe = true;
+                self.ready.push(Reverse(*number));
             }
-            self.ready.push_front(*number);
         }
         self.sent = 0;
         self.sent_bytes = 0;
@@ -264,7 +278,7 @@ impl Book {
                 if let Some(entry) = self.entries.get_mut(&number) {
                     entry.state = State::Ready;
                 }
-                self.ready.push_back(number);
+                self.ready.push(Reverse(number));
             }
         }
         while let Some(Reverse((due, number))) = self.deadlines.peek().copied() {
@@ -308,7 +322,7 @@ impl Book {
         let error = entry
             .last
             .take()
-            .or_else(|| self.trouble.clone())
+            .or_else(|| self.trouble.get())
             .map_or_else(
                 || Error::new(Code::Deadline, "no answer came in time"),
                 |last| {
@@ -322,7 +336,6 @@ impl Book {
         entry.deadline += GHOST;
         self.deadlines.push(Reverse((entry.deadline, number)));
         if let Some(reply) = entry.reply.take() {
-            self.waiting_callers -= 1;
             // a caller that has gone needs no answer
             let _ = reply.send(Ok(Outcome::Unknown(error.unknown())));
         }
@@ -334,8 +347,8 @@ impl Book {
         if let Some(last) = entry.and_then(|e| e.last.clone()) {
             return last;
         }
-        if let Some(trouble) = &self.trouble {
-            return trouble.clone();
+        if let Some(trouble) = self.trouble.get() {
+            return trouble;
         }
         let behind = entry.is_some_and(|e| e.state == State::Queued);
         let why = if behind {
@@ -346,8 +359,25 @@ impl Book {
         Error::new(Code::Overloaded, why)
     }
 
-    /// The final answer: the next signal of the customer may go.
+    /// The final answer. After one that says what became of it the next signal of the customer may go. After one that
+    /// does not, those behind it are given up too: they were to happen after it.
     fn finish(&mut self, number: u64, answer: Answer) {
+        if answer.is_err()
+            && let Some(entry) = self.entries.get(&number)
+        {
+            let behind: Vec<u64> = self
+                .customers
+                .get(&entry.customer)
+                .map(|queue| queue.iter().copied().filter(|n| *n != number).collect())
+                .unwrap_or_default();
+            for follower in behind {
+                let error = Error::new(
+                    Code::Overloaded,
+                    "it was not sent: an earlier signal of the same customer was not taken",
+                );
+                self.remove_and_answer(follower, Err(error));
+            }
+        }
         self.remove_and_answer(number, answer);
     }
 
@@ -361,9 +391,6 @@ impl Book {
     fn remove(&mut self, number: u64) -> Option<oneshot::Sender<Answer>> {
         let entry = self.entries.remove(&number)?;
         self.held_bytes -= entry.bytes;
-        if entry.reply.is_some() {
-            self.waiting_callers -= 1;
-        }
         if let Some(queue) = self.customers.get_mut(&entry.customer) {
             queue.retain(|n| *n != number);
             match queue.front() {
@@ -375,7 +402,7 @@ impl Book {
                         && follower.state == State::Queued
                     {
                         follower.state = State::Ready;
-                        self.ready.push_back(*next);
+                        self.ready.push(Reverse(*next));
                     }
                 }
             }

@@ -180,14 +180,16 @@ fn an_unknown_signal_is_asked_after_for_a_minute_and_then_let_go() {
 fn a_deadline_before_sending_is_an_error_and_the_signal_is_not_sent() {
     let mut desk = Desk::new();
     let mut first = desk.add("ada", "1");
-    desk.book.trouble = Some(Error::new(Code::Unreachable, "nobody there"));
+    desk.book
+        .trouble
+        .set(Some(Error::new(Code::Unreachable, "nobody there")));
     desk.pass(Duration::from_secs(6));
     let answer = first.try_recv();
     assert!(
         matches!(&answer, Ok(Err(e)) if e.code() == Code::Unreachable && !e.is_unknown()),
         "{answer:?}"
     );
-    desk.book.trouble = None;
+    desk.book.trouble.set(None);
     assert_eq!(desk.ids(), Vec::<String>::new());
 }
 
@@ -263,11 +265,45 @@ fn the_window_holds_so_many_signals_and_so_many_bytes() {
 }
 
 #[test]
-fn a_signal_that_nobody_waits_for_is_not_sent_and_its_follower_goes() {
+fn a_signal_whose_caller_has_gone_keeps_its_place() {
     let mut desk = Desk::new();
     drop(desk.add("ada", "1"));
     let _second = desk.add("ada", "2");
+    let sent = desk.send();
+    assert_eq!(sent[0].1, "1");
+    desk.receipt(sent[0].0);
     assert_eq!(desk.ids(), ["2"]);
+}
+
+#[test]
+fn what_waits_behind_a_signal_that_was_not_taken_is_not_sent_either() {
+    let mut desk = Desk::new();
+    let mut first = desk.add("ada", "1");
+    desk.pass(Duration::from_secs(4));
+    let mut second = desk.add("ada", "2");
+    let _other = desk.add("bob", "3");
+    desk.pass(Duration::from_secs(2));
+    for answer in [&mut first, &mut second] {
+        assert!(matches!(answer.try_recv(), Ok(Err(e)) if e.is_retryable()));
+    }
+    assert_eq!(desk.ids(), ["3"]);
+    // a new one begins anew
+    let _third = desk.add("ada", "4");
+    assert_eq!(desk.ids(), ["4"]);
+}
+
+#[test]
+fn the_earliest_goes_first_whatever_became_ready_first() {
+    let mut desk = Desk::new();
+    let answers: Vec<_> = (0..WINDOW)
+        .map(|n| desk.add(&n.to_string(), &n.to_string()))
+        .collect();
+    let _chained = desk.add("0", "chained");
+    let _late = desk.add("late", "late");
+    let sent = desk.send();
+    desk.receipt(sent[0].0);
+    assert_eq!(desk.ids(), ["chained"]);
+    drop(answers);
 }
 
 #[test]
