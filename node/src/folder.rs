@@ -26,7 +26,19 @@ pub struct FolderError {
     why: String,
     /// Somebody has it open.
     pub locked: bool,
+    /// What it holds cannot be used, or using it is not safe.
+    pub data: bool,
 }
+
+/// What a first start leaves when it ends before the folder is whole.
+const BEGUN: [&str; 6] = [
+    "lock",
+    "cluster-id",
+    "cluster-id.part",
+    "node-id",
+    "node-id.part",
+    "FORMAT.part",
+];
 
 impl Folder {
     /// Opens a data folder, or makes a new one where there is none.
@@ -38,9 +50,20 @@ impl Folder {
             dir: dir.to_owned(),
             why,
             locked: false,
+            data: false,
         };
-        fs::create_dir_all(dir).map_err(|e| fail(e.to_string()))?;
-        let lock = File::create(dir.join("lock")).map_err(|e| fail(e.to_string()))?;
+        let unsafe_data = |why: String| FolderError {
+            data: true,
+            ..fail(why)
+        };
+        if dir.exists() && !dir.is_dir() {
+            return Err(fail(
+                "it is a file, expected a folder; choose another one with --data".into(),
+            ));
+        }
+        let writing = |e: std::io::Error| fail(cannot_write(&e));
+        fs::create_dir_all(dir).map_err(writing)?;
+        let lock = File::create(dir.join("lock")).map_err(writing)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -48,51 +71,79 @@ impl Folder {
                     dir: dir.to_owned(),
                     why: "another process has it open; stop that one first, or choose another folder with --data".into(),
                     locked: true,
+                    data: false,
                 });
             }
             Err(TryLockError::Error(e)) => return Err(fail(e.to_string())),
         }
         let format = dir.join("FORMAT");
         if format.exists() {
-            let found = fs::read_to_string(&format).map_err(|e| fail(e.to_string()))?;
-            if found.trim() != FORMAT {
-                return Err(fail(format!(
-                    "its format is {:?}, this version reads {FORMAT:?}; use the version that wrote it",
-                    found.trim()
+            let found = read_text(&format).map_err(unsafe_data)?;
+            if found != FORMAT {
+                return Err(unsafe_data(format!(
+                    "its format is {found:?}, this version reads {FORMAT:?}; use the version that wrote it"
                 )));
             }
         } else {
             let others = fs::read_dir(dir)
                 .map_err(|e| fail(e.to_string()))?
                 .flatten()
-                .any(|e| e.file_name() != "lock");
+                .any(|e| !BEGUN.iter().any(|name| e.file_name() == *name));
             if others {
-                return Err(fail(
-                    "it is not empty and has no FORMAT file: it is not a data folder of sojourn"
+                return Err(unsafe_data(
+                    "it is not empty and has no FORMAT file: it is not a data folder of sojourn; choose an empty one \
+                     with --data, or put the file back from a copy"
                         .into(),
                 ));
             }
             let cluster = uuid();
-            write_durably(dir, "cluster-id", &cluster).map_err(|e| fail(e.to_string()))?;
-            write_durably(dir, "node-id", "1").map_err(|e| fail(e.to_string()))?;
+            write_durably(dir, "cluster-id", &cluster).map_err(writing)?;
+            write_durably(dir, "node-id", "1").map_err(writing)?;
             // last: a folder with it is whole
-            write_durably(dir, "FORMAT", FORMAT).map_err(|e| fail(e.to_string()))?;
+            write_durably(dir, "FORMAT", FORMAT).map_err(writing)?;
         }
-        let read = |name: &str| {
-            fs::read_to_string(dir.join(name))
-                .map(|t| t.trim().to_owned())
-                .map_err(|e| fail(format!("{name}: {e}")))
-        };
-        let node = read("node-id")?
-            .parse()
-            .map_err(|_| fail("node-id is no number".into()))?;
+        let read = |name: &str| read_text(&dir.join(name)).map_err(unsafe_data);
+        let id = read("node-id")?;
+        let node = id.parse().ok().filter(|node| *node > 0);
+        let node = node.ok_or_else(|| {
+            unsafe_data(format!(
+                "the file node-id holds {id:?}, expected a number above 0; put it back from a copy"
+            ))
+        })?;
+        let cluster = read("cluster-id")?;
+        if cluster.is_empty() {
+            return Err(unsafe_data(
+                "the file cluster-id is empty, expected the id of a cluster; put it back from a copy"
+                    .into(),
+            ));
+        }
         Ok(Folder {
             dir: dir.to_owned(),
-            cluster: read("cluster-id")?,
+            cluster,
             node,
             _lock: lock,
         })
     }
+}
+
+/// One of the folder's small files, without the white space around it. At most 1 KiB is shown of what was found.
+fn read_text(path: &Path) -> Result<String, String> {
+    let name = path.file_name().unwrap_or_default().display();
+    let bytes = fs::read(path)
+        .map_err(|e| format!("the file {name} cannot be read: {e}; put it back from a copy"))?;
+    let shown = bytes.get(..1024).unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(shown).trim().to_owned())
+}
+
+fn cannot_write(error: &std::io::Error) -> String {
+    use std::io::ErrorKind as E;
+    let todo = match error.kind() {
+        E::StorageFull | E::QuotaExceeded => "free some space",
+        E::PermissionDenied => "let this user write there, or choose another with --data",
+        E::ReadOnlyFilesystem => "mount it writable, or choose another with --data",
+        _ => "choose another with --data",
+    };
+    format!("it cannot be written: {error}; {todo}")
 }
 
 fn write_durably(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 use sojourn_client::cli::{Command, GlobalOpts, Say};
-use sojourn_node::cli::{ServerCommand, demo, run};
+use sojourn_node::cli::{ServerCommand, demo, repair, run};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -56,6 +56,9 @@ fn main() -> ExitCode {
             All::Server(ServerCommand::Dev(args)) => ExitCode::from(run::dev(args).await as u8),
             All::Server(ServerCommand::Serve(args)) => ExitCode::from(run::serve(args).await as u8),
             All::Server(ServerCommand::Demo(args)) => ExitCode::from(demo::demo(args).await as u8),
+            All::Server(ServerCommand::Repair(args)) => {
+                ExitCode::from(repair::repair(args, sojourn.global.json) as u8)
+            }
             All::Client(command) => {
                 let mut say = Say::standard();
                 sojourn_client::cli::run(command, &sojourn.global, Sojourn::command(), &mut say)

@@ -1,5 +1,6 @@
 //! The replicated state of the catalog. Applying compiles nothing and judges nothing.
 
+use crate::history::{CatalogCopy, Store};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
@@ -7,6 +8,7 @@ use sojourn_cluster::id::Position;
 use sojourn_cluster::{Cut, EntryKind, Machine, Rebuilt};
 use sojourn_proto::stored;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use stored::catalog_change::Change;
 use tokio::sync::watch;
 
@@ -107,21 +109,41 @@ pub struct CatalogMachine {
     state: Mutex<CatalogState>,
     /// Chunks of a checkpoint that is being restored.
     restoring: Mutex<Vec<u8>>,
+    /// Where the whole catalog is kept once more, for a node that lost its checkpoints.
+    history: Arc<Store>,
     /// The position of the last change.
     pub position: watch::Sender<u64>,
 }
 
-impl Default for CatalogMachine {
-    fn default() -> Self {
+impl CatalogMachine {
+    /// An empty catalog.
+    pub fn new(history: Arc<Store>) -> Self {
         CatalogMachine {
             state: Mutex::default(),
             restoring: Mutex::default(),
+            history,
             position: watch::channel(0).0,
         }
     }
-}
 
-impl CatalogMachine {
+    /// Takes over a stored catalog; without bytes, an empty one.
+    fn take_over(&self, bytes: &[u8]) -> Result<(), String> {
+        let restored = match bytes.split_first() {
+            None => CatalogState::default(),
+            Some((&FORMAT, rest)) => stored::Catalog::decode(rest)
+                .map(CatalogState::from_stored)
+                .map_err(|e| format!("the catalog cannot be decoded: {e}"))?,
+            Some((format, _)) => {
+                return Err(format!(
+                    "the catalog has format {format}, this version reads {FORMAT}"
+                ));
+            }
+        };
+        self.position.send_replace(restored.position);
+        *self.state.lock() = restored;
+        Ok(())
+    }
+
     /// The state now.
     pub fn state(&self) -> CatalogState {
         self.state.lock().clone()
@@ -153,7 +175,11 @@ impl Machine for CatalogMachine {
             .to_stored()
             .encode(&mut bytes)
             .unwrap_or_default();
-        Box::new(CatalogCut { bytes, next: 0 })
+        Box::new(CatalogCut {
+            bytes,
+            next: 0,
+            history: self.history.clone(),
+        })
     }
 
     fn waiting_bytes(&self) -> u64 {
@@ -180,25 +206,16 @@ impl Machine for CatalogMachine {
 
     fn restore_end(&self, _at: Option<Position>) -> Result<(), String> {
         let bytes = std::mem::take(&mut *self.restoring.lock());
-        let restored = match bytes.split_first() {
-            None => CatalogState::default(),
-            Some((&FORMAT, rest)) => stored::Catalog::decode(rest)
-                .map(CatalogState::from_stored)
-                .map_err(|e| e.to_string())?,
-            Some((format, _)) => {
-                return Err(format!(
-                    "the catalog has format {format}, this version reads {FORMAT}"
-                ));
-            }
-        };
-        self.position.send_replace(restored.position);
-        *self.state.lock() = restored;
-        Ok(())
+        self.take_over(&bytes)
     }
 
     fn rebuild(&self) -> Result<Option<Rebuilt>, String> {
-        // it has no history beside its log
-        Ok(None)
+        let copy = self.history.catalog().map_err(|e| e.to_string())?;
+        let Some(CatalogCopy { manifest, state }) = copy else {
+            return Ok(None);
+        };
+        self.take_over(&state)?;
+        Ok(Some(Rebuilt { manifest }))
     }
 
     fn hash(&self) -> u128 {
@@ -209,11 +226,14 @@ impl Machine for CatalogMachine {
 struct CatalogCut {
     bytes: Vec<u8>,
     next: usize,
+    history: Arc<Store>,
 }
 
 impl Cut for CatalogCut {
-    fn before(&mut self, _manifest: &[u8]) -> Result<(), String> {
-        Ok(())
+    fn before(&mut self, manifest: &[u8]) -> Result<(), String> {
+        self.history
+            .write_catalog(manifest, &self.bytes)
+            .map_err(|e| e.to_string())
     }
 
     fn next_chunk(&mut self) -> Option<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The commands that need the server itself: `dev`, `serve`, `demo`. All others are the client's.
 
 pub mod demo;
+pub mod repair;
 pub mod run;
 
 use crate::config::{Config, Flags};
@@ -39,6 +40,20 @@ pub struct DemoArgs {
     once: bool,
 }
 
+/// Show what is damaged in the data folder of a stopped node, and what mending it would lose; change nothing
+#[derive(Debug, clap::Args)]
+pub struct RepairArgs {
+    /// The configuration file
+    #[arg(long, env = "SOJOURN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Mend what can be mended: cut the log at its first damage, set damaged checkpoints aside
+    #[arg(long)]
+    apply: bool,
+}
+
 /// The commands of the server.
 #[derive(Debug, clap::Subcommand)]
 pub enum ServerCommand {
@@ -51,6 +66,9 @@ pub enum ServerCommand {
     #[command(name = "demo")]
     #[allow(missing_docs)]
     Demo(DemoArgs),
+    #[command(name = "repair")]
+    #[allow(missing_docs)]
+    Repair(RepairArgs),
 }
 
 /// How a server command ended: design.md §7.

@@ -3,10 +3,12 @@
 //! Written behind: what was applied since the last checkpoint waits in memory ([`waiting`]), for the log holds it
 //! already; reads see both. Knows nothing of what a record means.
 
+pub mod fault;
 pub mod store;
 pub mod waiting;
 
-pub use store::{Damaged, Store};
+pub use fault::Damaged;
+pub use store::{CatalogCopy, Store};
 pub use waiting::{Receipts, Waiting};
 
 /// One decision as it was applied.

@@ -2,77 +2,102 @@
 //!
 //! `records`: shard u16 | customer hash u64 | first log index u64 -> `stored::Records`, those of one customer
 //! between two checkpoints. `receipts-<day>`: shard u16 | id hash 16 bytes -> log index u64 | place u32; a keyspace
-//! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`.
+//! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`. `catalog`:
+//! the catalog's last checkpoint once more.
 
+use super::fault::{Damaged, Faults, precheck};
 use super::Record;
 use super::waiting::{Place, Receipts, Taken};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use prost::Message;
+use sojourn_cluster::Failure;
 use sojourn_proto::stored;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The history cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("history {place}: {why}")]
-pub struct Damaged {
-    place: String,
-    why: String,
-}
-
-fn broken(place: &str) -> impl Fn(fjall::Error) -> Damaged + '_ {
-    move |e| Damaged {
-        place: place.to_owned(),
-        why: e.to_string(),
-    }
-}
+use tokio::sync::watch;
 
 /// History of all shards of this node.
 pub struct Store {
     db: Database,
     records: Keyspace,
     marks: Keyspace,
+    catalog: Keyspace,
     days: Mutex<BTreeMap<u32, Keyspace>>,
+    faults: Faults,
+}
+
+/// The catalog as it was at its last checkpoint.
+pub struct CatalogCopy {
+    /// Of cluster: position and membership.
+    pub manifest: Vec<u8>,
+    /// The catalog's own stored form.
+    pub state: Vec<u8>,
 }
 
 const DAY_PREFIX: &str = "receipts-";
 
+const CATALOG_MANIFEST: &[u8] = b"manifest";
+const CATALOG_STATE: &[u8] = b"state";
+
 impl Store {
     /// Opens or creates the history in a folder.
+    ///
+    /// # Errors
+    /// It is damaged, in use, or the file system refused.
     pub fn open(dir: &Path) -> Result<Store, Damaged> {
-        let fail = broken("open");
+        precheck(dir)?;
+        let faults = Faults::new(dir);
         // the journal is synced by us, once a checkpoint
-        let db = Database::builder(dir)
-            .cache_size(64 << 20)
-            .worker_threads(1)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(&fail)?;
-        let records = db
-            .keyspace("records", KeyspaceCreateOptions::default)
-            .map_err(&fail)?;
-        let marks = db
-            .keyspace("marks", KeyspaceCreateOptions::default)
-            .map_err(&fail)?;
-        let mut days = BTreeMap::new();
-        for name in db.list_keyspace_names() {
-            if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
-                let keyspace = db
-                    .keyspace(&name, KeyspaceCreateOptions::default)
-                    .map_err(&fail)?;
-                days.insert(day, keyspace);
+        let (db, records, marks, catalog, days) = faults.reading("opening it", || {
+            let db = Database::builder(dir)
+                .cache_size(64 << 20)
+                .worker_threads(1)
+                .manual_journal_persist(true)
+                .open()?;
+            let open = |name: &str| db.keyspace(name, KeyspaceCreateOptions::default);
+            let (records, marks, catalog) = (open("records")?, open("marks")?, open("catalog")?);
+            let mut days = BTreeMap::new();
+            for name in db.list_keyspace_names() {
+                if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
+                    days.insert(day, open(&name)?);
+                }
             }
-        }
+            Ok((db, records, marks, catalog, days))
+        })?;
         Ok(Store {
             db,
             records,
             marks,
+            catalog,
             days: Mutex::new(days),
+            faults,
         })
     }
 
+    /// Why history cannot be written any more, once a write has failed: the node must end then.
+    pub fn failed(&self) -> watch::Receiver<Option<Failure>> {
+        self.faults.failed()
+    }
+
+    /// From now on nothing is written: what is here does not fit to the rest of the data folder, and writing on would
+    /// hide that.
+    pub fn condemn(&self, why: String) {
+        self.faults.condemn(why);
+    }
+
+    /// Why it was condemned, if it was.
+    ///
+    /// # Errors
+    /// That is the answer.
+    pub fn sound(&self) -> Result<(), Damaged> {
+        self.faults.sound()
+    }
+
     /// Writes one checkpoint's worth: the receipt index, then records and mark in one atomic batch, then a sync.
+    ///
+    /// # Errors
+    /// Refused by the file system, or condemned. What was written is not known then, and nothing more is taken.
     pub fn write(
         &self,
         shard: u16,
@@ -80,8 +105,8 @@ impl Store {
         taken: &Taken,
         mark: &stored::HistoryMark,
     ) -> Result<(), Damaged> {
+        self.sound()?;
         self.write_receipts(shard, day, &taken.receipts)?;
-        let fail = broken("write");
         let mut batch = self.db.batch();
         for (customer, records) in &taken.records {
             let Some(first) = records.first() else {
@@ -91,15 +116,16 @@ impl Store {
             batch.insert(&self.records, key, pack(records));
         }
         batch.insert(&self.marks, shard.to_be_bytes(), mark.encode_to_vec());
-        batch.commit().map_err(&fail)?;
-        self.db.persist(PersistMode::SyncAll).map_err(&fail)
+        self.faults.writing("writing records", || {
+            batch.commit()?;
+            self.db.persist(PersistMode::SyncAll)
+        })
     }
 
     fn write_receipts(&self, shard: u16, day: u32, receipts: &Receipts) -> Result<(), Damaged> {
         if receipts.is_empty() {
             return Ok(());
         }
-        let fail = broken("receipts");
         let keyspace = self.day(day)?;
         let mut sorted: Vec<_> = receipts.iter().collect();
         sorted.sort_unstable();
@@ -111,7 +137,7 @@ impl Store {
             value[8..].copy_from_slice(&sub.to_be_bytes());
             batch.insert(&keyspace, receipt_key(shard, *hash), value);
         }
-        batch.commit().map_err(&fail)
+        self.faults.writing("writing receipts", || batch.commit())
     }
 
     fn day(&self, day: u32) -> Result<Keyspace, Damaged> {
@@ -119,34 +145,40 @@ impl Store {
         if let Some(keyspace) = days.get(&day) {
             return Ok(keyspace.clone());
         }
-        let keyspace = self
-            .db
-            .keyspace(
+        let keyspace = self.faults.writing("beginning a day of receipts", || {
+            self.db.keyspace(
                 &format!("{DAY_PREFIX}{day}"),
                 KeyspaceCreateOptions::default,
             )
-            .map_err(broken("receipts"))?;
+        })?;
         days.insert(day, keyspace.clone());
         Ok(keyspace)
     }
 
     /// Drops the receipt index of days before `day`.
+    ///
+    /// # Errors
+    /// Refused by the file system.
     pub fn expire_before(&self, day: u32) -> Result<(), Damaged> {
         let mut days = self.days.lock();
         let keep = days.split_off(&day);
         for (_, old) in std::mem::replace(&mut *days, keep) {
-            self.db.delete_keyspace(old).map_err(broken("receipts"))?;
+            self.faults
+                .writing("dropping a day of receipts", || self.db.delete_keyspace(old))?;
         }
         Ok(())
     }
 
     /// Where a signal's record is, newest day first.
+    ///
+    /// # Errors
+    /// It cannot be read.
     pub fn receipt(&self, shard: u16, hash: u128) -> Result<Option<Place>, Damaged> {
         let days: Vec<Keyspace> = self.days.lock().values().rev().cloned().collect();
         for keyspace in days {
-            let found = keyspace
-                .get(receipt_key(shard, hash))
-                .map_err(broken("receipts"))?;
+            let found = self.faults.reading("reading receipts", || {
+                keyspace.get(receipt_key(shard, hash))
+            })?;
             if let Some(value) = found
                 && let Ok(bytes) = <[u8; 12]>::try_from(value.as_ref())
             {
@@ -158,63 +190,170 @@ impl Store {
     }
 
     /// All records of one customer from log index `from` on, in log order.
+    ///
+    /// # Errors
+    /// They cannot be read.
     pub fn records(&self, shard: u16, customer: u64, from: u64) -> Result<Vec<Record>, Damaged> {
         let mut all = Vec::new();
         // the value that holds `from` may begin before it
         let low = record_key(shard, customer, 0);
         let high = record_key(shard, customer, u64::MAX);
-        for guard in self.records.range(low..=high) {
-            let value = guard.value().map_err(broken("records"))?;
-            all.extend(
-                unpack(&value)?
-                    .into_iter()
-                    .filter(|record| record.index >= from),
-            );
-        }
+        self.each_value(
+            || self.records.range(low..=high),
+            |_, value| {
+                all.extend(
+                    self.unpack(value)?
+                        .into_iter()
+                        .filter(|record| record.index >= from),
+                );
+                Ok(())
+            },
+        )?;
         Ok(all)
     }
 
     /// Every record of a shard, customer by customer: what a shard is rebuilt from.
+    ///
+    /// # Errors
+    /// They cannot be read, or `f` says so.
     pub fn each_record(
         &self,
         shard: u16,
         mut f: impl FnMut(u64, Record) -> Result<(), Damaged>,
     ) -> Result<(), Damaged> {
-        for guard in self.records.prefix(shard.to_be_bytes()) {
-            let (key, value) = guard.into_inner().map_err(broken("records"))?;
-            let Some(customer) = key.get(2..10) else {
-                return Err(Damaged {
-                    place: "records".into(),
-                    why: format!("a key of {} bytes", key.len()),
-                });
-            };
-            let customer = be64(customer);
-            for record in unpack(&value)? {
-                f(customer, record)?;
-            }
+        self.each_value(
+            || self.records.prefix(shard.to_be_bytes()),
+            |key, value| {
+                let Some(customer) = key.get(2..10) else {
+                    return Err(self.damaged(format!("a key of {} bytes", key.len())));
+                };
+                let customer = be64(customer);
+                for record in self.unpack(value)? {
+                    f(customer, record)?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Goes through keys and values; every step is guarded, for damage shows up in any of them.
+    fn each_value(
+        &self,
+        begin: impl FnOnce() -> fjall::Iter,
+        mut f: impl FnMut(&[u8], &[u8]) -> Result<(), Damaged>,
+    ) -> Result<(), Damaged> {
+        const DOING: &str = "reading records";
+        let mut found = self.faults.reading(DOING, || Ok(begin()))?;
+        let mut next = || {
+            self.faults.reading(DOING, || {
+                found.next().map(fjall::Guard::into_inner).transpose()
+            })
+        };
+        while let Some((key, value)) = next()? {
+            f(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Reads all receipts through.
+    ///
+    /// # Errors
+    /// Some cannot be read, or are none.
+    pub fn check_receipts(&self) -> Result<(), Damaged> {
+        let days: Vec<Keyspace> = self.days.lock().values().cloned().collect();
+        for keyspace in days {
+            self.each_value(
+                || keyspace.iter(),
+                |key, value| match (key.len(), value.len()) {
+                    (18, 12) => Ok(()),
+                    (key, value) => Err(self.damaged(format!(
+                        "found a receipt of {key} and {value} bytes, expected 18 and 12"
+                    ))),
+                },
+            )?;
         }
         Ok(())
     }
 
     /// The mark of the last checkpoint of a shard.
+    ///
+    /// # Errors
+    /// It cannot be read.
     pub fn mark(&self, shard: u16) -> Result<Option<stored::HistoryMark>, Damaged> {
         let found = self
-            .marks
-            .get(shard.to_be_bytes())
-            .map_err(broken("marks"))?;
+            .faults
+            .reading("reading marks", || self.marks.get(shard.to_be_bytes()))?;
         found
             .map(|value| {
-                stored::HistoryMark::decode(value.as_ref()).map_err(|e| Damaged {
-                    place: "marks".into(),
-                    why: e.to_string(),
-                })
+                stored::HistoryMark::decode(value.as_ref())
+                    .map_err(|e| self.faults.damaged("reading marks", e.to_string()))
             })
             .transpose()
     }
 
+    /// The shards that have a mark, rising.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn shards(&self) -> Result<Vec<u16>, Damaged> {
+        let mut shards = Vec::new();
+        self.each_value(
+            || self.marks.iter(),
+            |key, _| {
+                if let Ok(shard) = <[u8; 2]>::try_from(key) {
+                    shards.push(u16::from_be_bytes(shard));
+                }
+                Ok(())
+            },
+        )?;
+        Ok(shards)
+    }
+
+    /// Keeps the catalog as of its checkpoint, so that it can be made anew without one.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write_catalog(&self, manifest: &[u8], state: &[u8]) -> Result<(), Damaged> {
+        self.sound()?;
+        let mut batch = self.db.batch();
+        batch.insert(&self.catalog, CATALOG_MANIFEST, manifest);
+        batch.insert(&self.catalog, CATALOG_STATE, state);
+        self.faults.writing("writing the catalog", || {
+            batch.commit()?;
+            self.db.persist(PersistMode::SyncAll)
+        })
+    }
+
+    /// The catalog as of its last checkpoint.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn catalog(&self) -> Result<Option<CatalogCopy>, Damaged> {
+        let (manifest, state) = self.faults.reading("reading the catalog", || {
+            Ok((
+                self.catalog.get(CATALOG_MANIFEST)?,
+                self.catalog.get(CATALOG_STATE)?,
+            ))
+        })?;
+        Ok(manifest.zip(state).map(|(manifest, state)| CatalogCopy {
+            manifest: manifest.to_vec(),
+            state: state.to_vec(),
+        }))
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.db.disk_space().unwrap_or(0)
+        self.faults
+            .reading("measuring it", || self.db.disk_space())
+            .unwrap_or(0)
+    }
+
+    fn damaged(&self, why: String) -> Damaged {
+        self.faults.damaged("reading records", why)
+    }
+
+    fn unpack(&self, bytes: &[u8]) -> Result<Vec<Record>, Damaged> {
+        unpack(bytes).map_err(|why| self.damaged(why))
     }
 }
 
@@ -261,15 +400,11 @@ fn pack(records: &[Record]) -> Vec<u8> {
     out
 }
 
-fn unpack(bytes: &[u8]) -> Result<Vec<Record>, Damaged> {
-    let damaged = |why: String| Damaged {
-        place: "records".into(),
-        why,
-    };
+fn unpack(bytes: &[u8]) -> Result<Vec<Record>, String> {
     match bytes.split_first() {
         Some((&FORMAT, rest)) => {
             let message = stored::PackedRecords::decode(bytes::Bytes::copy_from_slice(rest))
-                .map_err(|e| damaged(e.to_string()))?;
+                .map_err(|e| e.to_string())?;
             Ok(message
                 .records
                 .into_iter()
@@ -280,9 +415,9 @@ fn unpack(bytes: &[u8]) -> Result<Vec<Record>, Damaged> {
                 })
                 .collect())
         }
-        Some((format, _)) => Err(damaged(format!(
-            "format {format}, this version reads {FORMAT}"
-        ))),
-        None => Err(damaged("an empty value".into())),
+        Some((format, _)) => Err(format!(
+            "found format {format}, this version reads {FORMAT}"
+        )),
+        None => Err("found an empty value".into()),
     }
 }

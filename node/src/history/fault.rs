@@ -1,0 +1,228 @@
+//! What goes wrong with the history's files: found before they are opened, or by fjall, which reports some damage by
+//! panicking. Knows nothing of what is stored.
+
+use parking_lot::Mutex;
+use sojourn_cluster::Failure;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+/// The history cannot be read or written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    dir: PathBuf,
+    doing: String,
+    why: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Damaged,
+    Locked,
+    Refused,
+    Full,
+}
+
+impl std::error::Error for Damaged {}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "history in {}: {} failed: {}; {}",
+            self.dir.display(),
+            self.doing,
+            self.why,
+            self.todo()
+        )
+    }
+}
+
+impl Damaged {
+    /// What the operator can do.
+    pub fn todo(&self) -> &'static str {
+        match self.kind {
+            Kind::Damaged => {
+                "timelines and receipts are read from it: see with `sojourn repair` what is damaged, then restore the \
+                 data folder from a copy"
+            }
+            Kind::Locked => "another process has it open: stop that one first",
+            Kind::Refused => {
+                "check the folder's permissions, the disk and the kernel's log, then start the node again"
+            }
+            Kind::Full => {
+                "the disk is full: free some space, then start the node again; nothing that was acknowledged is lost"
+            }
+        }
+    }
+
+    /// What was being done, and what was found.
+    pub fn what(&self) -> String {
+        format!("{}: {}", self.doing, self.why)
+    }
+}
+
+/// Guards the calls of one store, and remembers what makes it unusable.
+pub(super) struct Faults {
+    dir: PathBuf,
+    failed: watch::Sender<Option<Failure>>,
+    condemned: Mutex<Option<Damaged>>,
+}
+
+impl Faults {
+    pub(super) fn new(dir: &Path) -> Faults {
+        Faults {
+            dir: dir.to_owned(),
+            failed: watch::channel(None).0,
+            condemned: Mutex::default(),
+        }
+    }
+
+    pub(super) fn failed(&self) -> watch::Receiver<Option<Failure>> {
+        self.failed.subscribe()
+    }
+
+    pub(super) fn condemn(&self, why: String) {
+        let damaged = self.damaged("comparing it with log and checkpoints", why);
+        self.condemned.lock().get_or_insert(damaged);
+    }
+
+    pub(super) fn sound(&self) -> Result<(), Damaged> {
+        self.condemned.lock().clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn damaged(&self, doing: &str, why: String) -> Damaged {
+        Damaged {
+            dir: self.dir.clone(),
+            doing: doing.to_owned(),
+            why,
+            kind: Kind::Damaged,
+        }
+    }
+
+    /// Calls fjall to read.
+    pub(super) fn reading<T>(
+        &self,
+        doing: &str,
+        call: impl FnOnce() -> fjall::Result<T>,
+    ) -> Result<T, Damaged> {
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Damaged {
+                kind: kind(&error),
+                ..self.damaged(doing, error.to_string())
+            }),
+            Err(panic) => {
+                let why = crate::shard::apply::panic_text(panic.as_ref());
+                Err(self.damaged(doing, why))
+            }
+        }
+    }
+
+    /// Calls fjall to write. After a failure nobody knows what the files hold, so it is the last call.
+    pub(super) fn writing<T>(
+        &self,
+        doing: &str,
+        call: impl FnOnce() -> fjall::Result<T>,
+    ) -> Result<T, Damaged> {
+        if let Some(failure) = &*self.failed.borrow() {
+            return Err(self.damaged(doing, failure.what.clone()));
+        }
+        self.reading(doing, call).map_err(|mut damaged| {
+            if damaged.kind == Kind::Damaged {
+                // fjall says no more than that an earlier write of its own thread failed
+                damaged.kind = match free_bytes(&self.dir) {
+                    Some(free) if free < NEARLY_FULL => Kind::Full,
+                    _ => Kind::Refused,
+                };
+            }
+            let failure = Failure {
+                what: format!("writing history ({doing}): {}", damaged.why),
+                where_: self.dir.display().to_string(),
+                todo: damaged.todo().to_owned(),
+            };
+            tracing::error!(%failure, "history cannot be written; this node stops");
+            self.failed.send_replace(Some(failure));
+            damaged
+        })
+    }
+}
+
+/// Less than one of fjall's tables: then a failure that does not say why was most likely a full disk.
+const NEARLY_FULL: u64 = 1 << 20;
+
+fn free_bytes(dir: &Path) -> Option<u64> {
+    crate::folder::free_bytes(dir)
+}
+
+fn kind(error: &fjall::Error) -> Kind {
+    use std::io::ErrorKind as E;
+    let io = match error {
+        fjall::Error::Locked => return Kind::Locked,
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io,
+        _ => return Kind::Damaged,
+    };
+    match io.kind() {
+        E::StorageFull | E::QuotaExceeded => Kind::Full,
+        E::InvalidData | E::UnexpectedEof | E::NotFound | E::InvalidInput => Kind::Damaged,
+        _ => Kind::Refused,
+    }
+}
+
+/// Looks at the files before fjall does: it takes a missing journal for an empty one, and removes tables that it knows
+/// nothing of.
+pub(super) fn precheck(dir: &Path) -> Result<(), Damaged> {
+    let faults = Faults::new(dir);
+    let doing = "looking at its files";
+    let refused = |e: std::io::Error| Damaged {
+        kind: Kind::Refused,
+        ..faults.damaged(doing, e.to_string())
+    };
+    if !dir.exists() {
+        return Ok(());
+    }
+    let mut journals = 0;
+    let mut others = false;
+    for entry in std::fs::read_dir(dir).map_err(refused)? {
+        let path = entry.map_err(refused)?.path();
+        if path.extension().is_some_and(|e| e == "jnl") {
+            journals += 1;
+        } else if path.file_name().is_some_and(|name| name != "lock") {
+            others = true;
+        }
+    }
+    if !others && journals == 0 {
+        return Ok(());
+    }
+    let keyspaces = dir.join("keyspaces");
+    if journals == 0 || !dir.join("version").exists() || !keyspaces.exists() {
+        let missing = if journals == 0 {
+            "its journal"
+        } else if keyspaces.exists() {
+            "the file version"
+        } else {
+            "the folder keyspaces"
+        };
+        return Err(faults.damaged(doing, format!("{missing} is missing")));
+    }
+    let meta = keyspaces.join("0").join("current");
+    if !meta.exists() {
+        return Err(faults.damaged(doing, format!("{} is missing", meta.display())));
+    }
+    for entry in std::fs::read_dir(&keyspaces).map_err(refused)? {
+        let path = entry.map_err(refused)?.path();
+        let number = path.file_name().and_then(|n| n.to_str());
+        if path.is_dir() && number.and_then(|n| n.parse::<u64>().ok()).is_none() {
+            return Err(faults.damaged(doing, format!("{} is no keyspace", path.display())));
+        }
+        let tables = std::fs::read_dir(path.join("tables"))
+            .is_ok_and(|mut tables| tables.next().is_some());
+        if tables && !path.join("current").exists() {
+            let why = format!("{} is missing", path.join("current").display());
+            return Err(faults.damaged(doing, why));
+        }
+    }
+    Ok(())
+}
