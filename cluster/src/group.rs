@@ -2,7 +2,7 @@
 //!
 //! The one module, with its neighbours, that knows openraft. It does not know what is proposed.
 
-use crate::error::{CheckpointError, ProposeError};
+use crate::error::{CheckpointError, Failure, ProposeError};
 use crate::format;
 use crate::id::{GroupId, NodeId, Position};
 use crate::log::group::GroupLog;
@@ -101,6 +101,8 @@ pub(crate) struct GroupInner {
     role: watch::Sender<Role>,
     reads: Mutex<Reads>,
     requests: mpsc::UnboundedSender<Request>,
+    /// Why the host has stopped, once it has.
+    failed: watch::Receiver<Option<Failure>>,
     /// A request for a checkpoint is queued.
     pub(crate) asked: Arc<AtomicBool>,
     settings: GroupSettings,
@@ -134,6 +136,7 @@ impl Group {
         log: GroupLog,
         requests: mpsc::UnboundedSender<Request>,
         asked: Arc<AtomicBool>,
+        failed: watch::Receiver<Option<Failure>>,
         settings: GroupSettings,
         opened: Opened,
     ) -> Group {
@@ -145,6 +148,7 @@ impl Group {
             role: watch::Sender::new(Role::Follower { leader: None }),
             reads: Mutex::default(),
             requests,
+            failed,
             asked,
             settings,
             opened,
@@ -319,6 +323,11 @@ impl Group {
 
 impl GroupInner {
     fn must_own(&self) -> Result<(), ProposeError> {
+        if let Some(failure) = &*self.failed.borrow() {
+            return Err(ProposeError::Closed {
+                reason: failure.to_string(),
+            });
+        }
         match &*self.role.borrow() {
             Role::Owner { .. } => Ok(()),
             Role::Leading => Err(ProposeError::NotOwner {
@@ -434,6 +443,7 @@ async fn watch_role(inner: Arc<GroupInner>) {
     let mut leading: Option<(u64, NodeId)> = None;
     let mut epoch = 0;
     let mut waiting: Option<BarrierFuture> = None;
+    let mut failed = inner.failed.clone();
     loop {
         let now = leadership(&metrics.borrow_and_update(), inner.settings.node);
         match now {
@@ -455,35 +465,38 @@ async fn watch_role(inner: Arc<GroupInner>) {
                 });
             }
         }
-        let changed = match waiting.as_mut() {
-            None => metrics.changed().await,
-            Some(applied) => {
-                tokio::select! {
-                    biased;
-                    changed = metrics.changed() => changed,
-                    applied = applied => {
-                        waiting = match (applied, leading) {
-                            (Some(at), Some((term, node)))
-                                if at.leader_id.term == term && at.leader_id.node_id == node =>
-                            {
-                                inner.role.send_replace(Role::Owner { term, node, epoch });
-                                None
-                            }
-                            // Lost, or applied under another leadership: this one needs its own.
-                            _ => Some(barrier(inner.raft.clone(), epoch, BARRIER_RETRY)),
-                        };
-                        Ok(())
+        let again = tokio::select! {
+            biased;
+            // An idle group would not notice by itself that nothing can be written any more.
+            _ = failed.wait_for(Option::is_some) => false,
+            changed = metrics.changed() => changed.is_ok(),
+            applied = next(&mut waiting) => {
+                waiting = match (applied, leading) {
+                    (Some(at), Some((term, node))) if at.leader_id.term == term && at.leader_id.node_id == node => {
+                        inner.role.send_replace(Role::Owner { term, node, epoch });
+                        None
                     }
-                }
+                    // Lost, or applied under another leadership: this one needs its own.
+                    _ => Some(barrier(inner.raft.clone(), epoch, BARRIER_RETRY)),
+                };
+                true
             }
         };
-        if changed.is_err() {
+        if !again {
             break;
         }
     }
     inner.role.send_replace(Role::Closed {
         reason: closed_reason(&inner),
     });
+}
+
+/// The barrier that is waited for; never, if there is none.
+async fn next(waiting: &mut Option<BarrierFuture>) -> Option<LogId> {
+    match waiting {
+        Some(applied) => applied.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The (term, node) of this node's leadership, or who else leads.
@@ -506,6 +519,9 @@ fn closed_reason(inner: &GroupInner) -> String {
     }
     if inner.closing.load(Ordering::Acquire) {
         return "closed".to_owned();
+    }
+    if let Some(failure) = &*inner.failed.borrow() {
+        return failure.to_string();
     }
     match &inner.raft.metrics().borrow().running_state {
         Err(error) => error.to_string(),

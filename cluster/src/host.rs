@@ -326,6 +326,10 @@ impl Host {
                 }
             })
         };
+        let give_up = {
+            let writer = shared.writer.clone();
+            Box::new(move |what: &str| writer.give_up(what))
+        };
         let bounds = Bounds {
             log_bytes: cfg.checkpoint_log_bytes,
             waiting_bytes: cfg.checkpoint_waiting_bytes,
@@ -339,6 +343,7 @@ impl Host {
             running.clone(),
             bounds,
             ask,
+            give_up,
         ));
         let (writer, cache_bytes) = (shared.writer.clone(), cfg.log_cache_bytes);
         let loaded = {
@@ -393,6 +398,7 @@ impl Host {
             log,
             shared.requests.clone(),
             asked,
+            shared.failed.subscribe(),
             settings,
             opened,
         ))

@@ -27,6 +27,8 @@ use tokio::time::Instant;
 const ENTRY_OVERHEAD: u64 = 32;
 /// After a failed checkpoint, applying that waits for one tries again this much later.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// A checkpoint that takes longer hangs: sled has ways of never returning from a flush. Only a restart helps then.
+const HANGS_AFTER: Duration = Duration::from_secs(600);
 
 /// When a replica asks for a checkpoint; applying waits at twice these bytes.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +93,8 @@ pub(crate) struct Replica {
     one_checkpoint: tokio::sync::Mutex<()>,
     /// Asks the host for a checkpoint.
     ask: Box<dyn Fn() + Send + Sync>,
+    /// Stops the host.
+    give_up: Box<dyn Fn(&str) + Send + Sync>,
     /// Replayed: from now on, applying may wait for checkpoints.
     live: AtomicBool,
     held_back: AtomicBool,
@@ -118,6 +122,7 @@ impl Replica {
         running: Running,
         bounds: Bounds,
         ask: Box<dyn Fn() + Send + Sync>,
+        give_up: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         Replica {
             group,
@@ -141,6 +146,7 @@ impl Replica {
             attempts: watch::Sender::new(0),
             one_checkpoint: tokio::sync::Mutex::new(()),
             ask,
+            give_up,
             live: AtomicBool::new(false),
             held_back: AtomicBool::new(false),
             broken: Mutex::new(None),
@@ -413,11 +419,22 @@ impl Replica {
             (cut, cover, last, std::mem::take(&mut state.replay_bytes))
         };
         let (store, group) = (self.store.clone(), self.group);
-        let written = self
+        let writing = self
             .running
-            .blocking(move || write_cut(&*store, group, cover, last, cut))
-            .await;
-        let written = written.unwrap_or_else(|why| Err(CheckpointError::Machine(why)));
+            .blocking(move || write_cut(&*store, group, cover, last, cut));
+        let written = match tokio::time::timeout(HANGS_AFTER, writing).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(why)) => Err(CheckpointError::Machine(why)),
+            Err(_) => {
+                let what = format!(
+                    "the checkpoint of {group} in {} has not ended within {} s: its store hangs",
+                    self.store.place(),
+                    HANGS_AFTER.as_secs()
+                );
+                (self.give_up)(&what);
+                Err(CheckpointError::Store(what))
+            }
+        };
         let result = {
             let mut state = self.state.lock();
             match written {

@@ -99,6 +99,7 @@ fn parts(dir: &TempDir, cache_bytes: usize) -> (WriterGuard, LogWriter, GroupLog
         Running::Threads,
         bounds,
         Box::new(|| {}),
+        Box::new(|_| {}),
     );
     (
         guard,

@@ -292,3 +292,30 @@ fn a_confirmed_read_sees_everything_acknowledged_before() {
         assert!(matches!(late, Err(ProposeError::Unknown { .. }) | Ok(_)));
     });
 }
+
+#[test]
+fn without_a_majority_nobody_owns() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let host = open(dir.path()).await;
+        let group = host
+            .open_group(SHARD, machine(&Ledger::new()), vec![1, 2, 3])
+            .await
+            .expect("opens");
+        let mut role = group.role();
+        let owned = role.wait_for(|r| matches!(r, sojourn_cluster::Role::Owner { .. }));
+        let owned = tokio::time::timeout(std::time::Duration::from_secs(2), owned).await;
+        assert!(owned.is_err(), "one of three is no majority");
+        let refused = group
+            .propose(EntryKind::Decisions, Bytes::from_static(b"x"), soon())
+            .await;
+        assert!(
+            matches!(refused, Err(ProposeError::NotOwner { .. })),
+            "{refused:?}"
+        );
+        assert!(matches!(
+            group.read_index(soon()).await,
+            Err(ProposeError::NotOwner { .. })
+        ));
+    });
+}

@@ -6,6 +6,7 @@
 use super::{CheckpointStore, EachChunk, StoreFault};
 use crate::error::{OpenError, panic_text};
 use crate::id::GroupId;
+use parking_lot::RwLock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -21,11 +22,24 @@ pub struct SetAside {
     pub why: String,
 }
 
-/// Checkpoints of a node in sled.
-pub(crate) struct SledStore {
+/// Nothing is given to sled when the disk has less than this left: once a write of its own has found the disk full, its
+/// next flush may never return.
+const RESERVE_BYTES: u64 = 32 << 20;
+/// Chunks are read this many at a time.
+const READ_CHUNKS: usize = 64;
+
+/// sled, open.
+struct Opened {
     db: sled::Db,
     chunks: sled::Tree,
     manifests: sled::Tree,
+}
+
+/// Checkpoints of a node in sled.
+pub(crate) struct SledStore {
+    /// `None` after a failure: sled then refuses everything until it is opened again.
+    opened: RwLock<Option<Opened>>,
+    cache_bytes: u64,
     dir: PathBuf,
 }
 
@@ -112,22 +126,81 @@ impl SledStore {
     }
 
     fn try_open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
-        guarded("opening the checkpoints", || {
-            let db = sled::Config::new()
-                .path(dir)
-                .flush_every_ms(None)
-                .cache_capacity(cache_bytes)
-                .open()?;
-            let chunks = db.open_tree("chunks")?;
-            let manifests = db.open_tree("manifests")?;
-            Ok(SledStore {
-                db,
-                chunks,
-                manifests,
-                dir: dir.to_owned(),
-            })
+        let opened = RwLock::new(Some(open_sled(dir, cache_bytes)?));
+        Ok(SledStore {
+            opened,
+            cache_bytes,
+            dir: dir.to_owned(),
         })
     }
+
+    /// Refuses before sled would find the disk full.
+    fn check_room(&self, doing: &str) -> Result<(), StoreFault> {
+        let refused = |what: String| {
+            Err(StoreFault {
+                what: format!("{doing}: {what}"),
+                damaged: false,
+            })
+        };
+        match fs2::available_space(&self.dir) {
+            Ok(free) if free >= RESERVE_BYTES => Ok(()),
+            Ok(free) => refused(format!(
+                "the disk of {} has {free} bytes left, expected at least {RESERVE_BYTES}; free some space",
+                self.dir.display()
+            )),
+            Err(e) => refused(format!(
+                "the free space of {} is not known: {e}",
+                self.dir.display()
+            )),
+        }
+    }
+
+    /// Calls sled. After a failure it is closed, and the next call opens it again: the disk may have space by then.
+    fn with<T>(
+        &self,
+        doing: &str,
+        call: impl FnOnce(&Opened) -> sled::Result<T>,
+    ) -> Result<T, StoreFault> {
+        if self.opened.read().is_none() {
+            let mut opened = self.opened.write();
+            if opened.is_none() {
+                *opened = Some(open_sled(&self.dir, self.cache_bytes)?);
+            }
+        }
+        let result = match &*self.opened.read() {
+            Some(opened) => guarded(doing, || call(opened)),
+            None => Err(StoreFault {
+                what: format!("{doing}: the store has just failed"),
+                damaged: false,
+            }),
+        };
+        if result.is_err() {
+            let failed = self.opened.write().take();
+            // Closing tries to flush, and may fail or panic like anything else.
+            drop(guarded("closing the checkpoints", || {
+                drop(failed);
+                Ok(())
+            }));
+        }
+        result
+    }
+}
+
+fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Opened, StoreFault> {
+    guarded("opening the checkpoints", || {
+        let db = sled::Config::new()
+            .path(dir)
+            .flush_every_ms(None)
+            .cache_capacity(cache_bytes)
+            .open()?;
+        let chunks = db.open_tree("chunks")?;
+        let manifests = db.open_tree("manifests")?;
+        Ok(Opened {
+            db,
+            chunks,
+            manifests,
+        })
+    })
 }
 
 fn set_aside(dir: &Path, why: String) -> Result<SetAside, OpenError> {
@@ -154,7 +227,8 @@ impl CheckpointStore for SledStore {
         first: u32,
         chunks: &[Vec<u8>],
     ) -> Result<(), StoreFault> {
-        guarded("storing chunks", || {
+        self.check_room("storing chunks")?;
+        self.with("storing chunks", |open| {
             let mut batch = sled::Batch::default();
             for (chunk, sequence) in chunks.iter().zip(first..) {
                 batch.insert(
@@ -162,25 +236,26 @@ impl CheckpointStore for SledStore {
                     chunk.as_slice(),
                 );
             }
-            self.chunks.apply_batch(batch)
+            open.chunks.apply_batch(batch)
         })
     }
 
     fn put_manifest(&self, group: GroupId, manifest: &[u8]) -> Result<(), StoreFault> {
-        guarded("storing a manifest", || {
-            self.manifests
+        self.check_room("storing a manifest")?;
+        self.with("storing a manifest", |open| {
+            open.manifests
                 .insert(group.0.to_be_bytes(), manifest)
                 .map(drop)
         })
     }
 
     fn flush(&self) -> Result<(), StoreFault> {
-        guarded("flushing the checkpoints", || self.db.flush().map(drop))
+        self.with("flushing the checkpoints", |open| open.db.flush().map(drop))
     }
 
     fn manifest(&self, group: GroupId) -> Result<Option<Vec<u8>>, StoreFault> {
-        guarded("reading a manifest", || {
-            Ok(self
+        self.with("reading a manifest", |open| {
+            Ok(open
                 .manifests
                 .get(group.0.to_be_bytes())?
                 .map(|v| v.to_vec()))
@@ -188,8 +263,8 @@ impl CheckpointStore for SledStore {
     }
 
     fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault> {
-        guarded("removing a manifest", || {
-            self.manifests.remove(group.0.to_be_bytes()).map(drop)
+        self.with("removing a manifest", |open| {
+            open.manifests.remove(group.0.to_be_bytes()).map(drop)
         })
     }
 
@@ -199,25 +274,31 @@ impl CheckpointStore for SledStore {
         generation: u64,
         each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault> {
-        let mut chunks = guarded("reading chunks", || {
-            Ok(self
-                .chunks
-                .range(chunk_key(group, generation, 0)..=chunk_key(group, generation, u32::MAX)))
-        })?;
-        while let Some((key, value)) = guarded("reading chunks", || chunks.next().transpose())? {
-            let (_, sequence) = parse_key(&key)
-                .ok_or_else(|| super::fault("a key is not that of a chunk".to_owned()))?;
-            each(sequence, &value)?;
+        let mut from = Some(0);
+        // A few at a time: an iterator may not outlive the call, for a failure closes sled.
+        while let Some(first) = from {
+            let range =
+                chunk_key(group, generation, first)..=chunk_key(group, generation, u32::MAX);
+            let chunks: Vec<(sled::IVec, sled::IVec)> = self.with("reading chunks", |open| {
+                open.chunks.range(range).take(READ_CHUNKS).collect()
+            })?;
+            from = None;
+            for (key, value) in &chunks {
+                let (_, sequence) = parse_key(key)
+                    .ok_or_else(|| super::fault("a key is not that of a chunk".to_owned()))?;
+                from = sequence.checked_add(1);
+                each(sequence, value)?;
+            }
         }
         Ok(())
     }
 
     fn generations(&self, group: GroupId) -> Result<Vec<u64>, StoreFault> {
-        guarded("listing generations", || {
+        self.with("listing generations", |open| {
             let mut numbers = Vec::new();
             let mut from = chunk_key(group, 0, 0);
             // One look per generation, not one per chunk.
-            while let Some(found) = self
+            while let Some(found) = open
                 .chunks
                 .range(from..=chunk_key(group, u64::MAX, u32::MAX))
                 .next()
@@ -236,17 +317,17 @@ impl CheckpointStore for SledStore {
     }
 
     fn delete_chunks(&self, group: GroupId, generation: u64, most: u32) -> Result<u32, StoreFault> {
-        guarded("removing old chunks", || {
+        self.with("removing old chunks", |open| {
             let mut batch = sled::Batch::default();
             let mut count = 0;
-            let all = self
+            let all = open
                 .chunks
                 .range(chunk_key(group, generation, 0)..=chunk_key(group, generation, u32::MAX));
             for key in all.keys().take(most as usize) {
                 batch.remove(key?);
                 count += 1;
             }
-            self.chunks.apply_batch(batch)?;
+            open.chunks.apply_batch(batch)?;
             Ok(count)
         })
     }
@@ -258,7 +339,8 @@ impl CheckpointStore for SledStore {
     }
 
     fn used_bytes(&self) -> u64 {
-        guarded("measuring the checkpoints", || self.db.size_on_disk()).unwrap_or(0)
+        self.with("measuring the checkpoints", |open| open.db.size_on_disk())
+            .unwrap_or(0)
     }
 
     fn place(&self) -> String {
