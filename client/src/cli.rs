@@ -172,6 +172,17 @@ struct ActorArgs {
     actor: String,
 }
 
+impl ActorArgs {
+    /// A shell may have an empty `USER`; somebody did it all the same.
+    fn name(&self) -> &str {
+        if self.actor.is_empty() {
+            "operator"
+        } else {
+            &self.actor
+        }
+    }
+}
+
 /// These commands as a program of their own, without those of the binary: for tests and for embedding.
 #[derive(Debug, clap::Parser)]
 #[command(

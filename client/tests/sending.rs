@@ -221,3 +221,52 @@ async fn the_last_client_gone_still_answers_what_was_handed_over() {
     drop(client);
     assert!(matches!(pending.await, Ok(Outcome::Done(_))));
 }
+
+/// Applications spawn what the SDK gives them: every future must be able to move between threads.
+#[tokio::test]
+async fn everything_can_be_spawned() {
+    use futures::StreamExt as _;
+    use sojourn_client::{Command, Deactivation, ExecutionRef, Filter, Read};
+    let server = Server::start(&World::faultless());
+    let client = client(&server, Duration::from_secs(5)).await;
+    let reference = ExecutionRef::Id("0-0-1".into());
+    let queries = tokio::spawn({
+        let (client, reference) = (client.clone(), reference.clone());
+        async move {
+            let command = Command::new("ada", "test");
+            let mut unsupported = 0;
+            unsupported += u32::from(client.why(&reference, Read::default()).await.is_err());
+            unsupported += u32::from(client.hold(&reference, &command).await.is_err());
+            unsupported += u32::from(client.resume(&reference, &command).await.is_err());
+            unsupported += u32::from(client.stop(&reference, None, &command).await.is_err());
+            unsupported += u32::from(
+                client
+                    .override_(&reference, "x", false, &command)
+                    .await
+                    .is_err(),
+            );
+            unsupported += u32::from(
+                client
+                    .deactivate("x", Deactivation::Drain, "ada")
+                    .await
+                    .is_err(),
+            );
+            unsupported += u32::from(client.watch("", "", None).await.is_err());
+            let mut all = std::pin::pin!(client.list(Filter::default()));
+            unsupported += u32::from(all.next().await.is_some_and(|e| e.is_err()));
+            let mut timeline = std::pin::pin!(client.timeline(reference, Read::default()));
+            unsupported += u32::from(timeline.next().await.is_some_and(|e| e.is_err()));
+            unsupported += u32::from(timeline.next().await.is_none());
+            unsupported
+        }
+    });
+    assert_eq!(queries.await.expect("it ends"), 10);
+    let command = tokio::spawn(async move {
+        let (mut say, said) = sojourn_client::cli::Say::captured();
+        let words = ["sojourn", "journey", "list", "--server", &server.url()].map(str::to_owned);
+        let exit = sojourn_client::cli::Standalone::run(words, &mut say).await;
+        (exit.is_ok(), said.talk())
+    });
+    let (ran, talk) = command.await.expect("it ends");
+    assert!(ran && talk.starts_with("no journeys"), "{talk}");
+}

@@ -78,7 +78,7 @@ pub(super) async fn run(
                 backoff_max_ms: milliseconds("backoff-max", put.backoff_max)?,
                 concurrency: put.concurrency.unwrap_or_default(),
             };
-            let endpoint = client.put_endpoint(endpoint, &put.by.actor).await?;
+            let endpoint = client.put_endpoint(endpoint, put.by.name()).await?;
             if say.json() {
                 say.value(&json::endpoint(&endpoint));
             } else {
@@ -100,7 +100,7 @@ pub(super) async fn run(
         }
         EndpointCommand::Delete(delete) => {
             client
-                .delete_endpoint(&delete.name, &delete.by.actor)
+                .delete_endpoint(&delete.name, delete.by.name())
                 .await?;
             say.talk(format_args!("endpoint {} is deleted", delete.name));
         }

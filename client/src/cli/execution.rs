@@ -1,5 +1,7 @@
 //! `execution`: where customers are, why, and by hand.
 
+mod text;
+
 use super::exit::{Exit, Trouble};
 use super::table::{Align, Table};
 use super::{ActorArgs, GlobalOpts, Say, json, show};
@@ -7,6 +9,7 @@ use crate::executions::{Command, ExecutionRef, Filter, Read, Watched};
 use crate::signal::Identifier;
 use futures::StreamExt as _;
 use sojourn_proto::v1;
+use text::{entry_text, one, why_text};
 
 /// `sojourn execution …`.
 #[derive(Debug, clap::Subcommand)]
@@ -170,7 +173,7 @@ pub struct ByArgs {
 
 impl ByArgs {
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.who.actor, &self.reason);
+        let mut command = Command::new(self.who.name(), &self.reason);
         command.expected_visit = self.expected_visit;
         if let Some(id) = &self.command_id {
             command.id.clone_from(id);
@@ -447,163 +450,4 @@ fn entry_out(entry: &v1::TimelineEntry, named: bool, say: &mut Say) {
     } else {
         say.data(entry_text(entry, named));
     }
-}
-
-/// One decision: a line for its cause, then one for each event.
-fn entry_text(entry: &v1::TimelineEntry, named: bool) -> String {
-    let mut text = format!(
-        "{}  {}",
-        show::time(Some(entry.occurred)),
-        show::cause(entry.cause.as_ref())
-    );
-    if entry.at.abs_diff(entry.occurred) >= 1_000 {
-        text.push_str(&format!("  (decided {})", show::time(Some(entry.at))));
-    }
-    for part in &entry.parts {
-        if named || entry.parts.len() > 1 {
-            text.push_str(&format!("\n    {} {}", part.journey, part.execution));
-        }
-        if part.events.is_empty() {
-            text.push_str(&format!("\n    {}", show::fate(part.fate.clone())));
-        }
-        for event in &part.events {
-            text.push_str(&format!(
-                "\n    {:>4}  {}",
-                event.number,
-                show::event(event)
-            ));
-        }
-    }
-    text
-}
-
-fn one(e: &v1::Execution) -> String {
-    let mut lines = vec![
-        format!("execution  {}", e.id),
-        format!(
-            "journey    {} version {}, run {}",
-            e.journey, e.version, e.run
-        ),
-        format!("customer   {}", show::identifier(e.customer.as_ref())),
-    ];
-    if let Some(instance) = &e.instance {
-        lines.push(format!("instance   {instance}"));
-    }
-    let outcome = e
-        .outcome
-        .as_ref()
-        .map(|o| format!(" as {o}"))
-        .unwrap_or_default();
-    lines.push(
-        format!(
-            "status     {}{outcome} {}",
-            show::status(e.status),
-            show::flags(e)
-        )
-        .trim_end()
-        .to_owned(),
-    );
-    lines.push(format!(
-        "stage      {} since {} (visit {})",
-        e.stage,
-        show::time(Some(e.entered_occurred)),
-        e.visit
-    ));
-    lines.push(format!(
-        "started    {}",
-        show::time(Some(e.started_occurred))
-    ));
-    if e.ended_at.is_some() {
-        lines.push(format!("ended      {}", show::time(e.ended_at)));
-    }
-    if let Some(goal) = e.goal_at {
-        lines.push(format!("goal       {}", show::time(Some(goal))));
-    }
-    if let Some(hold) = &e.hold {
-        lines.push(
-            format!("held by    {} {}", hold.actor, hold.reason)
-                .trim_end()
-                .to_owned(),
-        );
-        lines.push(format!("waiting    {} signals", e.waiting));
-    }
-    if let Some(incident) = &e.incident {
-        lines.push(format!(
-            "incident   {}: {}",
-            incident.place, incident.message
-        ));
-    }
-    for (name, fact) in &e.facts {
-        lines.push(format!(
-            "fact       {name} = {}",
-            show::value(fact.value.as_ref())
-        ));
-    }
-    for (name, value) in &e.variables {
-        lines.push(format!("variable   {name} = {}", show::value(Some(value))));
-    }
-    for (name, value) in &e.kept {
-        lines.push(format!("kept       {name} = {}", show::value(Some(value))));
-    }
-    for timer in &e.timers {
-        lines.push(format!(
-            "timer      {} {}",
-            show::time(Some(timer.due)),
-            timer.place
-        ));
-    }
-    for owed in &e.owed {
-        let (kind, to) = owed
-            .action
-            .as_ref()
-            .map_or(("", ""), |a| (a.kind.as_str(), a.to.as_str()));
-        let next = owed
-            .next
-            .map(|n| format!(", next {}", show::time(Some(n))))
-            .unwrap_or_default();
-        lines.push(format!(
-            "owed       action {} {kind} {to}, {} attempts{next}",
-            owed.number, owed.attempts
-        ));
-    }
-    lines.push(format!("events     {}", show::count(e.events)));
-    lines.join("\n")
-}
-
-fn why_text(why: &v1::WhyResponse) -> String {
-    let mut lines = vec![why.summary.clone()];
-    for (title, ways) in [
-        ("ways out", &why.ways),
-        ("exits", &why.exits),
-        ("deadlines", &why.deadlines),
-    ] {
-        if ways.is_empty() {
-            continue;
-        }
-        lines.push(String::new());
-        lines.push(format!("{title}:"));
-        for way in ways {
-            lines.push(format!("  {}  {}", way.to, way.text).trim_end().to_owned());
-            if !way.waits_for.is_empty()
-                && !way.waits_for.iter().all(|t| way.text.contains(t.as_str()))
-            {
-                lines.push(format!("      waits for {}", way.waits_for.join(" or ")));
-            }
-            if let Some(opens) = way.opens_at {
-                lines.push(format!("      opens at {}", show::time(Some(opens))));
-            }
-            for condition in &way.conditions {
-                let state = match json::condition_state(condition.state) {
-                    "holds" => "holds".to_owned(),
-                    "does_not_hold" => "does not hold".to_owned(),
-                    "unknown" => format!("unknown: {} never arrived", condition.missing.join(", ")),
-                    "error" => format!("error: {}", condition.error),
-                    "per_signal" => "is tested with each signal".to_owned(),
-                    other => other.to_owned(),
-                };
-                lines.push(format!("      {}: {state}", condition.source));
-            }
-        }
-    }
-    lines.join("\n")
 }

@@ -196,7 +196,7 @@ pub(super) async fn run(
             let info = global
                 .client()
                 .await?
-                .activate(&args.name, &args.by.actor)
+                .activate(&args.name, args.by.name())
                 .await?;
             state(&info, say);
             Ok(Exit::Done)
@@ -210,7 +210,7 @@ pub(super) async fn run(
             let info = global
                 .client()
                 .await?
-                .deactivate(&args.name, mode, &args.by.actor)
+                .deactivate(&args.name, mode, args.by.name())
                 .await?;
             state(&info, say);
             Ok(Exit::Done)
@@ -482,7 +482,7 @@ async fn publish(args: &PublishArgs, global: &GlobalOpts, say: &mut Say) -> Resu
             "{file}: it was not published, the problems stand above"
         )));
     }
-    let answer = client.publish(&text, &args.by.actor).await?;
+    let answer = client.publish(&text, args.by.name()).await?;
     if say.json() {
         let lagging: Vec<Value> = answer
             .lagging

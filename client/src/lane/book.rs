@@ -206,6 +206,7 @@ impl Book {
         self.sent_bytes -= entry.bytes;
         let error = match result {
             Some(v1::item_result::Result::Receipt(receipt)) => {
+                self.trouble.set(None);
                 self.finish(number, Ok(Outcome::Done(Receipt::of_wire(receipt))));
                 return;
             }

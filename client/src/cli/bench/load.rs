@@ -439,3 +439,94 @@ fn count(run: &mut Run, result: Option<v1::ItemResult>, latency: Duration) {
         None => run.failed("an answer without a result"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{data, echo};
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_echo_answers_calls_and_streams_in_closed_and_open_loop() {
+        let (address, server) = echo::start().await.expect("a port is free");
+        let server = tokio::spawn(server);
+        let connections = Connections::open(Target::Echo, &format!("http://{address}"), 2)
+            .await
+            .expect("the echo is there");
+        for (stream, open) in [
+            (false, None),
+            (true, None),
+            (false, Some(400)),
+            (true, Some(400)),
+        ] {
+            let load = Load {
+                workspace: "default".to_owned(),
+                run: "r".to_owned(),
+                customers: 10,
+                data: data(200),
+                stream,
+                in_flight: 4,
+                warm_up: Duration::from_millis(50),
+                measured: Duration::from_millis(500),
+                open,
+            };
+            let run = connections.run(&load).await;
+            let answers = run.latencies.len();
+            assert_eq!(run.errors, 0, "{stream} {open:?}: {:?}", run.error);
+            match open {
+                Some(_) => assert!((190..=210).contains(&answers), "{stream}: {answers}"),
+                None => assert!(answers > 100, "{stream}: {answers}"),
+            }
+        }
+        server.abort();
+        let load = Load {
+            workspace: "default".to_owned(),
+            run: "r".to_owned(),
+            customers: 1,
+            data: data(0),
+            stream: false,
+            in_flight: 1,
+            warm_up: Duration::ZERO,
+            measured: Duration::from_millis(50),
+            open: None,
+        };
+        // a real server's service is not there: every call is counted as an error, none as an answer
+        let (address, server) = echo::start().await.expect("a port is free");
+        let server = tokio::spawn(server);
+        let wrong = Connections::open(Target::Server, &format!("http://{address}"), 1)
+            .await
+            .expect("the echo is there");
+        let run = wrong.run(&load).await;
+        assert_eq!(run.latencies.len(), 0);
+        assert!(run.errors > 0 && run.error.is_some());
+        server.abort();
+    }
+
+    #[test]
+    fn no_two_virtual_clients_share_a_customer_while_there_are_enough() {
+        let load = |customers, in_flight| Load {
+            workspace: String::new(),
+            run: String::new(),
+            customers,
+            data: Bytes::new(),
+            stream: false,
+            in_flight,
+            warm_up: Duration::ZERO,
+            measured: Duration::ZERO,
+            open: None,
+        };
+        let of = |slot, load: &Load| -> std::collections::BTreeSet<usize> {
+            let mut turn = Turn::new(slot, load);
+            (0..50).map(|_| turn.next()).collect()
+        };
+        let enough = load(10, 4);
+        let all: Vec<_> = (0..4).map(|slot| of(slot, &enough)).collect();
+        assert_eq!(
+            all.iter()
+                .map(std::collections::BTreeSet::len)
+                .sum::<usize>(),
+            10
+        );
+        let few = load(2, 4);
+        assert_eq!(of(3, &few), [1].into());
+    }
+}
