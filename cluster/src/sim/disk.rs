@@ -74,7 +74,8 @@ impl Handle for FaultyHandle {
         match fault {
             Fault::Sync => Err(Error::other("a simulated fsync failed")),
             Fault::SlowSync(by) => {
-                // The fault itself: a disk that takes its time.
+                // The fault itself: a disk that takes its time. Nothing is waited for.
+                #[allow(clippy::disallowed_methods)]
                 std::thread::sleep(by);
                 self.real.sync()
             }

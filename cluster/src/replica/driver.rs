@@ -1,0 +1,133 @@
+//! A replica as openraft drives it: applying, cutting, taking a snapshot over.
+//!
+//! Translates between openraft's state machine interface and [`Replica`]; decides nothing itself.
+
+use super::Replica;
+use crate::checkpoint::{self, StoreFault};
+use crate::error::CheckpointError;
+use crate::format::Covering;
+use crate::id::Position;
+use crate::types::{
+    Entry, LogId, Reply, SnapshotHandle, SnapshotMeta, StorageError, StorageIoError,
+    StoredMembership, TypeConfig,
+};
+use openraft::storage::RaftStateMachine;
+use openraft::{AnyError, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+fn snapshot_error(error: &CheckpointError) -> StorageError {
+    StorageIoError::write_snapshot(None, AnyError::new(error)).into()
+}
+
+/// A replica as openraft drives it.
+#[derive(Clone)]
+pub struct StateMachine {
+    pub(crate) replica: Arc<Replica>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+        // Usually a checkpoint was completed and openraft only has to hear of it; if not, one is made now.
+        let unreported = {
+            let state = self.replica.state.lock();
+            state.manifest.as_ref().and_then(Covering::log_id) > state.reported
+        };
+        if !unreported {
+            self.replica
+                .checkpoint()
+                .await
+                .map_err(|e| snapshot_error(&e))?;
+        }
+        let snapshot = self.replica.snapshot().unwrap_or_else(|| Snapshot {
+            meta: SnapshotMeta::default(),
+            snapshot: Box::new(SnapshotHandle {
+                manifest: None,
+                store: self.replica.store.clone(),
+            }),
+        });
+        self.replica.state.lock().reported = snapshot.meta.last_log_id;
+        Ok(snapshot)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = StateMachine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let state = self.replica.state.lock();
+        Ok((state.applied, state.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Reply>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let replica = &*self.replica;
+        replica.wait_for_room().await;
+        let (replies, applied) = {
+            // A cut takes this lock, so it falls between two entries.
+            let mut state = replica.state.lock();
+            let mut replies = Vec::new();
+            for entry in entries {
+                replies.push(replica.apply_entry(&mut state, entry)?);
+            }
+            (replies, state.applied)
+        };
+        replica.applied.send_replace(applied.map(Position::from));
+        if replica.live.load(Ordering::Relaxed) && replica.is_due(Duration::MAX) {
+            (replica.ask)();
+        }
+        Ok(replies)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateMachine {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotHandle>, StorageError> {
+        Ok(Box::new(SnapshotHandle {
+            manifest: None,
+            store: self.replica.store.clone(),
+        }))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<SnapshotHandle>,
+    ) -> Result<(), StorageError> {
+        let replica = &*self.replica;
+        let _one = replica.one_checkpoint.lock().await;
+        let damaged = |fault: StoreFault| snapshot_error(&fault.into());
+        let manifest = match &snapshot.manifest {
+            None => None,
+            Some(theirs) => {
+                let copied =
+                    checkpoint::copy(&*snapshot.store, &*replica.store, replica.group, theirs);
+                let copied = copied.map_err(|e| snapshot_error(&e))?;
+                replica.restore(&copied).map_err(damaged)?;
+                checkpoint::delete_old(&*replica.store, replica.group, &copied)
+                    .map_err(|e| snapshot_error(&e))?;
+                Some(copied)
+            }
+        };
+        let mut state = replica.state.lock();
+        state.applied = meta.last_log_id;
+        state.membership = meta.last_membership.clone();
+        state.reported = meta.last_log_id;
+        state.manifest = manifest;
+        state.replay_bytes = 0;
+        drop(state);
+        replica
+            .applied
+            .send_replace(meta.last_log_id.map(Position::from));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+        Ok(self.replica.snapshot())
+    }
+}
