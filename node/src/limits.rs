@@ -8,8 +8,9 @@ pub const IN_FLIGHT_NODE: usize = 8_192;
 pub const IN_FLIGHT_SHARD: usize = 1_024;
 /// Inputs under way for one customer.
 pub const IN_FLIGHT_CUSTOMER: usize = 64;
-/// Customers whose actors are awake in one node; beyond, the ones used longest ago are passivated.
-pub const AWAKE_CUSTOMERS: usize = 50_000;
+/// Customers whose actors are awake in one node; beyond, the ones used longest ago are passivated. Most have one
+/// execution, so this is 50,000 actors, 8 KiB each.
+pub const AWAKE_CUSTOMERS: usize = 25_000;
 /// How long an actor may be idle.
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Deadline of a call that names none.

@@ -18,7 +18,9 @@ use crate::shard::machine::ShardMachine;
 use crate::shard::owner::{Parts, Shard};
 use parking_lot::Mutex;
 use ractor::{Actor, ActorCell};
-use sojourn_cluster::{Failure, GroupId, Host, HostConfig, OpenError, ShardId};
+use sojourn_cluster::{
+    Failure, Group, GroupId, Host, HostConfig, OpenError, OpenReport, Seams, ShardId, Source,
+};
 use sojourn_proto::{DESCRIPTORS, stored, v1};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ pub enum NodeError {
     #[error("{0}")]
     Open(OpenError),
     /// History.
-    #[error("{0}; history is needed for timelines and receipts: restore it from a backup")]
+    #[error(transparent)]
     History(#[from] crate::history::Damaged),
     /// An address.
     #[error(
@@ -64,10 +66,12 @@ pub enum NodeError {
 impl NodeError {
     /// Whether data is damaged or unsafe (exit 5).
     pub fn is_data(&self) -> bool {
-        matches!(
-            self,
-            NodeError::Open(_) | NodeError::History(_) | NodeError::Failed(_)
-        )
+        match self {
+            NodeError::Folder(folder) => folder.data,
+            NodeError::Open(OpenError::Locked { .. } | OpenError::Config { .. }) => false,
+            NodeError::Open(_) | NodeError::History(_) | NodeError::Failed(_) => true,
+            NodeError::Listen { .. } | NodeError::Other(_) => false,
+        }
     }
 }
 
@@ -84,6 +88,7 @@ pub struct Node {
     tasks: JoinSet<()>,
     supervisor: ActorCell,
     failed: watch::Receiver<Option<Failure>>,
+    history: Arc<Store>,
     _folder: Folder,
 }
 
@@ -92,11 +97,45 @@ const WATCH_BACKLOG: usize = 4_096;
 
 impl Node {
     /// Starts a node; answers when it decides for every shard.
+    ///
+    /// # Errors
+    /// The data folder is in use, damaged or cannot be written; an address is taken.
     pub async fn start(config: &Config) -> Result<Node, NodeError> {
+        Node::start_on(config, async |cfg: HostConfig| Host::open(cfg).await).await
+    }
+
+    /// Starts a node on other seams than the real ones, for faults that only they can have.
+    ///
+    /// # Errors
+    /// As [`Node::start`], and what `seams` answers.
+    pub async fn start_with(
+        config: &Config,
+        seams: impl FnOnce(&HostConfig) -> Result<Seams, OpenError>,
+    ) -> Result<Node, NodeError> {
+        let open = async |cfg: HostConfig| {
+            let seams = seams(&cfg)?;
+            Host::open_with(cfg, seams).await
+        };
+        Node::start_on(config, open).await
+    }
+
+    async fn start_on(
+        config: &Config,
+        open: impl AsyncFnOnce(HostConfig) -> Result<Host, OpenError>,
+    ) -> Result<Node, NodeError> {
         // reqwest's TLS needs one; a second start in the same process finds it there
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = Folder::open(&config.data.dir)?;
         let history = Arc::new(Store::open(&folder.dir.join("history"))?);
+        if !history.shards()?.is_empty() && !has_files(&folder.dir.join("log")) {
+            // opened all the same, it would begin anew, and give old numbers to new entries
+            return Err(NodeError::Open(OpenError::Damaged {
+                what: "the log is missing, but history knows what stood in it".into(),
+                where_: folder.dir.join("log").display().to_string(),
+                consequence: "this node's replicas stay closed".into(),
+                todo: "put the folder back, or restore the data folder from a copy".into(),
+            }));
+        }
         let host_config = HostConfig {
             checkpoint_every: Duration::from_secs(config.checkpoint.every_seconds),
             checkpoint_log_bytes: config.checkpoint.log_bytes,
@@ -105,7 +144,7 @@ impl Node {
             node: folder.node,
             ..HostConfig::default()
         };
-        let host = Arc::new(Host::open(host_config).await.map_err(NodeError::Open)?);
+        let host = Arc::new(open(host_config).await.map_err(NodeError::Open)?);
         for torn in &host.report().torn {
             tracing::warn!(
                 ?torn,
@@ -121,7 +160,7 @@ impl Node {
         let stop = CancellationToken::new();
         let doors = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (catalog, shards) = open_catalog(&host, &folder, config).await?;
+        let (catalog, shards) = open_catalog(&host, &folder, config, history.clone()).await?;
         tasks.spawn(catalog.clone().follow());
         let (actor, _) = Actor::spawn(None, NodeActor, ())
             .await
@@ -147,6 +186,8 @@ impl Node {
                 .open_group(id, machine.clone(), vec![folder.node])
                 .await
                 .map_err(NodeError::Open)?;
+            told_of_rebuild(&group);
+            history.sound()?;
             let shard = Shard::new(Parts {
                 machine,
                 group,
@@ -163,7 +204,9 @@ impl Node {
         let core = Arc::new(Core {
             shards: all,
             catalog,
-            disk_full: Arc::default(),
+            disk_full: Arc::new(AtomicBool::new(
+                free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
+            )),
             metrics: Arc::new(metrics),
         });
         let mut failed = host.failed();
@@ -181,7 +224,20 @@ impl Node {
                     return Err(failure.map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed));
                 }
             }
+            let (applied, up_to) = {
+                let state = shard.duties.state.lock();
+                (state.applied, state.history_up_to)
+            };
+            if up_to > applied {
+                // what is decided from here on would not be written to it
+                history.condemn(format!(
+                    "it goes up to entry {up_to} of shard {}, but the log ends at {applied}",
+                    shard.number
+                ));
+                history.sound()?;
+            }
         }
+        tasks.spawn(watch_clock());
         tasks.spawn(watch_disk(
             folder.dir.clone(),
             config.limits.disk_free_min,
@@ -199,6 +255,7 @@ impl Node {
             tasks,
             supervisor,
             failed,
+            history,
             _folder: folder,
         };
         Ok(node.open_doors(grpc, http))
@@ -224,13 +281,20 @@ impl Node {
 
     /// Waits until the node must stop by itself.
     pub async fn failed(&self) -> NodeError {
-        let mut failed = self.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(failure) => failure
-                .clone()
-                .map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed),
-            Err(_) => NodeError::Other("the log's writer ended".into()),
-        }
+        let (mut log, mut history) = (self.failed.clone(), self.history.failed());
+        let failure = tokio::select! {
+            failure = log.wait_for(Option::is_some) => failure.ok().and_then(|f| f.clone()),
+            failure = history.wait_for(Option::is_some) => failure.ok().and_then(|f| f.clone()),
+        };
+        failure.map_or_else(
+            || NodeError::Other("the log's writer ended".into()),
+            NodeError::Failed,
+        )
+    }
+
+    /// What opening the data folder brought to light.
+    pub fn opened(&self) -> &OpenReport {
+        self.host.report()
     }
 
     /// Closes the doors, answers what is in flight, checkpoints and stops.
@@ -269,12 +333,14 @@ async fn open_catalog(
     host: &Host,
     folder: &Folder,
     config: &Config,
+    history: Arc<Store>,
 ) -> Result<(Arc<Catalog>, u16), NodeError> {
-    let machine = Arc::new(CatalogMachine::default());
+    let machine = Arc::new(CatalogMachine::new(history));
     let group = host
         .open_group(GroupId::CATALOG, machine.clone(), vec![folder.node])
         .await
         .map_err(NodeError::Open)?;
+    told_of_rebuild(&group);
     let mut role = group.role();
     let owner = role.wait_for(|r| {
         matches!(
@@ -308,10 +374,15 @@ async fn open_catalog(
         return Err(NodeError::Other("the catalog was not bootstrapped".into()));
     };
     if bootstrap.cluster != folder.cluster {
-        return Err(NodeError::Other(format!(
-            "the catalog belongs to cluster {}, the data folder to {}",
-            bootstrap.cluster, folder.cluster
-        )));
+        return Err(NodeError::Open(OpenError::Damaged {
+            what: format!(
+                "the catalog belongs to cluster {}, the file cluster-id names {}",
+                bootstrap.cluster, folder.cluster
+            ),
+            where_: folder.dir.display().to_string(),
+            consequence: "files of two data folders were mixed".into(),
+            todo: "put the file back from a copy, or restore the data folder".into(),
+        }));
     }
     let shards = u16::try_from(bootstrap.shards).unwrap_or(1);
     if shards != config.cluster.shards {
@@ -327,6 +398,47 @@ async fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, 
     TcpListener::bind(address)
         .await
         .map_err(|why| NodeError::Listen { address, what, why })
+}
+
+/// Says when a replica had to be made anew from history: nothing is lost, but somebody should ask why.
+fn told_of_rebuild(group: &Group) {
+    if let Source::History { at } = &group.opened().source {
+        let damage = group.opened().damage.as_deref();
+        tracing::warn!(
+            group = %group.id(),
+            ?at,
+            why = damage.unwrap_or("its checkpoint is missing"),
+            "the state was made anew from history; nothing is lost; look after the disk"
+        );
+    }
+}
+
+/// Whether a folder has any file of the log.
+fn has_files(dir: &std::path::Path) -> bool {
+    let of_log = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        path.extension().is_some_and(|e| e == "raftlog")
+    };
+    std::fs::read_dir(dir).is_ok_and(|mut files| files.any(|e| e.is_ok_and(of_log)))
+}
+
+/// Says when the wall clock steps: timers go by it.
+async fn watch_clock() {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let (mut wall, mut steady) = (crate::clock::wall(), std::time::Instant::now());
+    loop {
+        tick.tick().await;
+        let (wall_now, steady_now) = (crate::clock::wall(), std::time::Instant::now());
+        let steady_micros = i64::try_from((steady_now - steady).as_micros()).unwrap_or(i64::MAX);
+        let step = wall_now.since(wall).0.saturating_sub(steady_micros);
+        if step.abs() > 2_000_000 {
+            tracing::warn!(
+                step_seconds = step / 1_000_000,
+                "the wall clock stepped: timers are due by it; let the clock be slewed"
+            );
+        }
+        (wall, steady) = (wall_now, steady_now);
+    }
 }
 
 /// Looks at the free disk once a second.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use ractor::{ActorId, ActorRef};
 use sojourn_journey::time::Time;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -85,10 +86,32 @@ pub struct Live {
     inner: Mutex<Inner>,
 }
 
+/// A customer's key brings its hash along.
+type ByHash = BuildHasherDefault<TakeHash>;
+
+/// Takes the one 64-bit number that it is given as the hash.
+#[derive(Default)]
+struct TakeHash(u64);
+
+impl Hasher for TakeHash {
+    fn finish(&self) -> u64 {
+        // the high bits of keys of one shard are alike, and the map looks at the highest
+        self.0.rotate_left(32)
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     session: Option<Arc<Session>>,
-    customers: HashMap<CustomerKey, Entry>,
+    customers: HashMap<CustomerKey, Entry, ByHash>,
     by_actor: HashMap<ActorId, CustomerKey>,
 }
 

@@ -40,7 +40,7 @@ pub struct Request {
 }
 
 /// Which customer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomerKey {
     /// See [`sojourn_journey::identifier::customer_hash`].
     pub hash: u64,
@@ -48,6 +48,12 @@ pub struct CustomerKey {
     pub workspace: Arc<str>,
     /// The customer key.
     pub key: Identifier,
+}
+
+impl std::hash::Hash for CustomerKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 impl CustomerKey {

@@ -30,6 +30,13 @@ pub struct ShardArgs {
     pub shards: usize,
 }
 
+impl ShardArgs {
+    /// This shard's part of the customers that may be awake.
+    fn keep(&self) -> usize {
+        (limits::AWAKE_CUSTOMERS / self.shards.max(1)).max(1)
+    }
+}
+
 impl Actor for ShardActor {
     type Msg = ShardMsg;
     type State = ShardArgs;
@@ -60,10 +67,14 @@ impl Actor for ShardActor {
                 let (actor, _) =
                     Actor::spawn_linked(None, CustomerActor, start, myself.get_cell()).await?;
                 state.live.awake(&customer, actor);
+                // a quarter of slack, so that sorting by age is paid by many
+                let keep = state.keep();
+                if state.live.count() > keep + keep / 4 {
+                    state.live.passivate(idle_since(Instant::now()), keep);
+                }
             }
             ShardMsg::Tick => {
-                let keep = limits::AWAKE_CUSTOMERS / state.shards.max(1);
-                state.live.passivate(idle_since(Instant::now()), keep);
+                state.live.passivate(idle_since(Instant::now()), state.keep());
                 // packs as much as an entry would wait for, and goes on at the next tick
                 let now = Instant::now();
                 let mut shard = state.duties.state.lock();

@@ -3,6 +3,7 @@
 //! Total: a decision that was decided on another state is ignored and counted, an execution whose events cannot be
 //! applied is quarantined, on every replica alike.
 
+use super::counters::Counters;
 use super::customer::{CustomerState, Quarantine, Recent};
 use super::decision::{Decision, Part};
 use super::state::{ShardState, Verdict};
@@ -27,37 +28,43 @@ pub fn apply(
     decision: &Decision,
     bytes: &Bytes,
 ) -> Result<Verdict, Unreadable> {
-    let mut bucket = std::mem::take(state.bucket_mut(decision.hash)?);
+    // moved out and back, so that the bucket and the counters can be changed together
+    let mut counters = std::mem::take(&mut state.counters);
+    let bucket = match state.bucket_mut(decision.hash) {
+        Ok(bucket) => bucket,
+        Err(error) => {
+            state.counters = counters;
+            return Err(error);
+        }
+    };
     let place = bucket
         .iter()
         .position(|c| c.workspace == decision.workspace && c.customer.key == decision.customer);
     let last = place.and_then(|i| bucket[i].last);
     if last != decision.previous {
-        state.ignored += 1;
         let empty = bucket.is_empty();
-        *state.bucket_mut(decision.hash)? = bucket;
+        state.counters = counters;
+        state.ignored += 1;
         if empty {
             state.buckets.remove(&decision.hash);
             state.dirty.remove(&decision.hash);
         }
         return Ok(Verdict::Ignored);
     }
-    let customer = match place {
-        Some(i) => &mut bucket[i],
-        None => {
-            state.customers += 1;
-            let fresh = Customer::new(decision.customer.clone());
-            bucket.push(CustomerState::new(decision.workspace.clone(), fresh, index));
-            let newest = bucket.len() - 1;
-            &mut bucket[newest]
-        }
-    };
-    change_customer(state, customer, decision, index);
+    let place = place.unwrap_or_else(|| {
+        let fresh = Customer::new(decision.customer.clone());
+        bucket.push(CustomerState::new(decision.workspace.clone(), fresh, index));
+        bucket.len() - 1
+    });
+    let new = bucket[place].last.is_none();
+    let customer = &mut bucket[place];
+    change_customer(&mut counters, customer, decision, index);
     customer.last = Some(decision.id);
     if let Some(hash) = decision.id_hash {
         customer.remember(Recent { hash, index });
     }
-    *state.bucket_mut(decision.hash)? = bucket;
+    state.counters = counters;
+    state.customers += u64::from(new);
     state.last_at = state.last_at.max(decision.at);
     if index > state.history_up_to {
         let record = Record {
@@ -71,7 +78,7 @@ pub fn apply(
 }
 
 fn change_customer(
-    state: &mut ShardState,
+    counters: &mut Counters,
     to: &mut CustomerState,
     decision: &Decision,
     index: u64,
@@ -91,7 +98,7 @@ fn change_customer(
         });
         let before = place.map(|i| to.executions[i].clone());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            evolve_part(state, record, before.clone(), &decision.workspace, part)
+            evolve_part(counters, record, before, &decision.workspace, part)
         }));
         match (outcome, place) {
             (Ok(Some(after)), place) => {
@@ -127,7 +134,7 @@ fn change_customer(
 }
 
 fn evolve_part(
-    state: &mut ShardState,
+    counters: &mut Counters,
     record: &mut Customer,
     before: Option<Arc<Execution>>,
     workspace: &str,
@@ -139,14 +146,14 @@ fn evolve_part(
         None => {
             let first = events.next()?;
             let begun = Execution::begin(first)?;
-            state.counters.count(workspace, None, first);
+            counters.count(workspace, None, first);
             record.note(&part.journey, part.instance.as_deref(), part.run, first);
             Arc::new(begun)
         }
     };
     let now = Arc::make_mut(&mut execution);
     for event in events {
-        state.counters.count(workspace, Some(now), event);
+        counters.count(workspace, Some(now), event);
         evolve(now, event);
         record.note(&part.journey, part.instance.as_deref(), part.run, event);
     }

@@ -15,6 +15,7 @@ use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
 
 /// What a watcher sees: a decision as it was applied.
@@ -69,6 +70,9 @@ impl ShardMachine {
                 verdicts.push((decision, verdict));
             }
             state.applied = index;
+            // a flood of new customers must not stay awake until the next tick
+            let idle = crate::actors::live::idle_since(Instant::now());
+            state.pack_idle(idle, 2 * verdicts.len());
             let full = state.waiting.bytes() > crate::limits::HISTORY_WAITING_MAX;
             self.history_full.store(full, Ordering::Relaxed);
         }
