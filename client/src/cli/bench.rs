@@ -49,7 +49,7 @@ pub struct SignalsArgs {
     /// Runs of echo and server each, taking turns; the rate is the median
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = args::positive)]
     rounds: usize,
-    /// Open loop: so many signals a second, whatever the server does; latency from the intended start
+    /// Open loop: so many signals a second, whatever the server does; latency from the intended start, and no --in-flight
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     open: Option<u64>,
     /// The server's process on this machine: its CPU time is shown

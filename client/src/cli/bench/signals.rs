@@ -16,7 +16,8 @@ use std::time::Duration;
 
 /// What was measured with one number in flight.
 struct Measured {
-    in_flight: usize,
+    /// How many were under way; `None` in an open loop, where that follows from the rate.
+    in_flight: Option<usize>,
     echo: Option<Rounds>,
     server: Rounds,
 }
@@ -55,11 +56,16 @@ pub(super) async fn run(
         None => None,
     };
     let mut all = Vec::new();
-    for in_flight in &args.in_flight {
+    let counts: Vec<Option<usize>> = match args.open {
+        Some(_) => vec![None],
+        None => args.in_flight.iter().map(|n| Some(*n)).collect(),
+    };
+    for in_flight in counts {
         let load = Load {
-            in_flight: *in_flight,
+            in_flight: in_flight.unwrap_or(args.connections),
             ..load.clone()
         };
+        let name = named(in_flight);
         let (mut echo_runs, mut server_runs) = (Vec::new(), Vec::new());
         for round in 1..=args.rounds {
             if let Some((connections, pid)) = &yardstick {
@@ -71,7 +77,7 @@ pub(super) async fn run(
                     .map_or_else(|| "-".to_owned(), |r| show::decimal(r.rate(), 0))
             };
             say.talk(format_args!(
-                "{in_flight} in flight, round {round} of {}: echo {} and server {} signals per second",
+                "{name} in flight, round {round} of {}: echo {} and server {} signals per second",
                 args.rounds,
                 last(&echo_runs),
                 last(&server_runs)
@@ -79,7 +85,7 @@ pub(super) async fn run(
         }
         let echo = (!echo_runs.is_empty()).then(|| Rounds::of(echo_runs));
         all.push(Measured {
-            in_flight: *in_flight,
+            in_flight,
             echo,
             server: Rounds::of(server_runs),
         });
@@ -93,12 +99,16 @@ pub(super) async fn run(
             if let Some(error) = &measured.server.all.error {
                 say.talk(format_args!(
                     "{} in flight: first error: {error}",
-                    measured.in_flight
+                    named(measured.in_flight)
                 ));
             }
         }
     }
     Ok(if errors > 0 { Exit::No } else { Exit::Done })
+}
+
+fn named(in_flight: Option<usize>) -> String {
+    in_flight.map_or_else(|| "open".to_owned(), |n| n.to_string())
 }
 
 /// One run, with the CPU time that the process used in it.
@@ -172,12 +182,12 @@ fn table(all: &[Measured]) -> String {
             let ratio = measured
                 .echo
                 .as_ref()
-                .filter(|_| name == "server")
+                .filter(|_| name == "server" && measured.in_flight.is_some())
                 .map(|echo| rounds.rate / echo.rate);
             let optional =
                 |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| show::decimal(x, 3));
             table.row([
-                measured.in_flight.to_string(),
+                named(measured.in_flight),
                 name.to_owned(),
                 show::decimal(rounds.rate, 0),
                 optional(ratio),
@@ -211,7 +221,7 @@ fn as_json(args: &SignalsArgs, all: &[Measured]) -> Value {
         .map(|m| {
             json!({
                 "in_flight": m.in_flight, "server": rounds(&m.server), "echo": m.echo.as_ref().map(rounds),
-                "ratio": m.echo.as_ref().map(|e| m.server.rate / e.rate),
+                "ratio": m.echo.as_ref().filter(|_| m.in_flight.is_some()).map(|e| m.server.rate / e.rate),
             })
         })
         .collect();
