@@ -1,0 +1,88 @@
+//! Commit, then act: whatever was sent to the world stands in the timeline, from before it was sent; what is in the
+//! timeline and settled as done was sent; and all attempts of one action bear one key and the same bytes.
+
+use super::{events, timeline};
+use crate::hook::Got;
+use anyhow::{Context, Result, ensure};
+use sojourn_client::wire::event::{What, action_outcome};
+use sojourn_client::{Client, Identifier, Read};
+use std::collections::BTreeMap;
+
+/// Compares what arrived for one execution with its timeline.
+///
+/// # Errors
+/// Naming the action.
+pub async fn commit_then_act(
+    client: &Client,
+    customer: &Identifier,
+    journey: &str,
+    got: &[Got],
+) -> Result<()> {
+    let execution = client
+        .get(&super::latest(customer, journey), Read::default())
+        .await?
+        .execution
+        .context("the answer has no execution")?;
+    let entries = timeline(client, customer, journey).await?;
+    let mut actions: BTreeMap<u64, (i64, serde_json::Value)> = BTreeMap::new();
+    let mut done = Vec::new();
+    for (number, at, what) in events(&entries) {
+        match what {
+            What::Action(action) if action.kind == "webhook" => {
+                let body = serde_json::from_slice(&action.body)?;
+                actions.insert(number, (at, body));
+            }
+            What::Settled(settled) => {
+                let outcome = settled.outcome.and_then(|o| o.outcome);
+                if matches!(outcome, Some(action_outcome::Outcome::Done(_))) {
+                    done.push(settled.action);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut arrived: BTreeMap<u64, &Got> = BTreeMap::new();
+    for one in got {
+        // the key: execution, number of the event, place in its list
+        let Some(rest) = one.key.strip_prefix(&format!("{}.", execution.id)) else {
+            continue;
+        };
+        let number = rest
+            .split('.')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .with_context(|| format!("the key {:?} has no event number", one.key))?;
+        let Some((at, body)) = actions.get(&number) else {
+            anyhow::bail!("{customer}: {} arrived and is not in the timeline", one.key);
+        };
+        ensure!(
+            *at <= one.at,
+            "{customer}: {} arrived at {} and was decided at {at}",
+            one.key,
+            one.at
+        );
+        ensure!(
+            *body == one.body,
+            "{customer}: {} was decided as {body} and sent as {}",
+            one.key,
+            one.body
+        );
+        let first = arrived.entry(number).or_insert(one);
+        ensure!(
+            first.key == one.key,
+            "{customer}: attempts of action {number} bear {} and {}",
+            first.key,
+            one.key
+        );
+    }
+    for number in done {
+        // log actions are done without anybody who listens
+        if actions.contains_key(&number) {
+            ensure!(
+                arrived.contains_key(&number),
+                "{customer}: action {number} is done and never arrived"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! Stories told to real processes: signals over real sockets, kill -9 at bad moments, and then the promises are
+//! checked. One binary for all of them; the seed of what is random is printed, and `SOJOURN_SEED` sets it.
+
+mod actions;
+mod by_hand;
+mod deactivated;
+// mod hostile_journeys;
+// mod hostile_signals;
+mod loan;
+mod order;
+mod restarts;
+mod stopping;
+mod support;
+mod timers;
+mod why;
