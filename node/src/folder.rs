@@ -156,7 +156,10 @@ fn write_durably(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
 }
 
 fn uuid() -> String {
-    format!("{:032x}", rand::random::<u128>())
+    // made once, when a folder is made: no world has to make the same one again
+    #[allow(clippy::disallowed_methods)]
+    let id = rand::random::<u128>();
+    format!("{id:032x}")
 }
 
 /// Bytes free for us on the disk of a folder; `None` when the system does not say.

@@ -110,6 +110,8 @@ fn retry(
     }
     let factor = 1u64.checked_shl(attempt.attempt - 1).unwrap_or(u64::MAX);
     let ceiling = first.saturating_mul(factor).min(max).max(1);
+    // the time chosen is recorded with the attempt: nobody has to draw it again
+    #[allow(clippy::disallowed_methods)]
     let millis = rand::rng().random_range(0..=ceiling);
     let next = clock::wall().plus(Span(millis as i64 * 1_000));
     AttemptResult::Retry { error, next }

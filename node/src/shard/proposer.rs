@@ -36,10 +36,13 @@ struct Waiter {
     followers: Vec<Request>,
 }
 
+/// Decisions under way, by the epoch and the number of their entry.
+type Entries = HashMap<(u64, u64), Vec<Arc<Decision>>>;
+
 /// What this process decided and has not seen applied.
 #[derive(Default)]
 pub struct Pending {
-    entries: Mutex<HashMap<(u64, u64), Vec<Arc<Decision>>>>,
+    entries: Mutex<Entries>,
     waiters: Mutex<HashMap<DecisionId, Waiter>>,
     /// Where requests go that must be decided again.
     again: Mutex<Option<mpsc::UnboundedSender<Request>>>,
