@@ -6,6 +6,7 @@
 
 use crate::error::{Code, Error};
 use crate::receipt::{Outcome, Receipt};
+use prost::Message as _;
 use sojourn_proto::v1;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -188,7 +189,7 @@ impl Book {
             return Some(v1::StreamRequest {
                 number,
                 workspace: entry.workspace.to_string(),
-                signal: Some(entry.signal.clone()),
+                signal: entry.signal.encode_to_vec().into(),
             });
         }
     }

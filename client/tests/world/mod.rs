@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+use prost::Message as _;
 use sojourn_client::wire::{self as v1, journeys_server, signals_server};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -199,7 +200,8 @@ impl signals_server::Signals for World {
         let (answers, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(request)) = signals.message().await {
-                let (fault, result) = world.take(&request.signal.unwrap_or_default());
+                let (fault, result) =
+                    world.take(&v1::Signal::decode(request.signal).unwrap_or_default());
                 match fault {
                     Fault::BreakBefore | Fault::BreakAfter => return,
                     Fault::Silent => continue,

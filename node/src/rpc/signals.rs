@@ -145,7 +145,9 @@ impl v1::signals_server::Signals for SignalsService {
                 };
                 place.forget();
                 let number = request.number;
-                match prepare(&request.workspace, request.signal) {
+                let decoded = v1::Signal::decode(request.signal)
+                    .map_err(|e| sojourn_proto::codec::refuse(&e));
+                match decoded.and_then(|signal| prepare(&request.workspace, Some(signal))) {
                     Ok((customer, ask)) => {
                         let until = Instant::now() + limits::DEADLINE;
                         submit_in_turn(&core, customer, ask, number, &answers_tx, until).await;

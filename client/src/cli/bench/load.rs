@@ -6,6 +6,7 @@ use super::measure::Run;
 use crate::cli::exit::{Exit, Trouble};
 use crate::error::Error;
 use bytes::Bytes;
+use prost::Message as _;
 use sojourn_proto::v1::{self, echo_client::EchoClient, signals_client::SignalsClient};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -319,7 +320,9 @@ impl OneStream {
         v1::StreamRequest {
             number,
             workspace: self.load.workspace.clone(),
-            signal: Some(signal(&self.load, customer, "bench.tick", id)),
+            signal: signal(&self.load, customer, "bench.tick", id)
+                .encode_to_vec()
+                .into(),
         }
     }
 

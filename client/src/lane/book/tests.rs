@@ -1,6 +1,7 @@
 //! The book on its own: every case says what is added, what the server does and what must come out.
 
 use super::*;
+use prost::Message as _;
 
 fn signal(customer: &str, id: &str) -> v1::Signal {
     v1::Signal {
@@ -42,7 +43,12 @@ impl Desk {
     /// Sends all that may go; the ids in their order.
     fn send(&mut self) -> Vec<(u64, String)> {
         std::iter::from_fn(|| self.book.next())
-            .map(|r| (r.number, r.signal.unwrap_or_default().id))
+            .map(|r| {
+                (
+                    r.number,
+                    v1::Signal::decode(r.signal).unwrap_or_default().id,
+                )
+            })
             .collect()
     }
 
