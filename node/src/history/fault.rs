@@ -115,7 +115,11 @@ impl Faults {
                 ..self.damaged(doing, error.to_string())
             }),
             Err(panic) => {
-                let why = crate::shard::apply::panic_text(panic.as_ref());
+                // one line: an assertion of fjall shows both sides below one another
+                let why = crate::shard::apply::panic_text(panic.as_ref())
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ");
                 Err(self.damaged(doing, why))
             }
         }
@@ -217,8 +221,8 @@ pub(super) fn precheck(dir: &Path) -> Result<(), Damaged> {
         if path.is_dir() && number.and_then(|n| n.parse::<u64>().ok()).is_none() {
             return Err(faults.damaged(doing, format!("{} is no keyspace", path.display())));
         }
-        let tables = std::fs::read_dir(path.join("tables"))
-            .is_ok_and(|mut tables| tables.next().is_some());
+        let tables =
+            std::fs::read_dir(path.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
         if tables && !path.join("current").exists() {
             let why = format!("{} is missing", path.join("current").display());
             return Err(faults.damaged(doing, why));
