@@ -3,6 +3,7 @@
 use clap::{CommandFactory, Parser};
 use sojourn_client::cli::{Command, GlobalOpts, Say};
 use sojourn_node::cli::{ServerCommand, demo, repair, run};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -18,6 +19,8 @@ struct Sojourn {
     command: All,
 }
 
+// there is one, read once: its size matters to nobody
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, clap::Subcommand)]
 enum All {
     #[command(flatten)]
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // colours are for people, not for files
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -18,6 +18,8 @@ struct Sojourn {
     command: All,
 }
 
+// there is one at a time: its size matters to nobody
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, clap::Subcommand)]
 enum All {
     #[command(flatten)]
