@@ -186,7 +186,7 @@ impl Node {
                 .open_group(id, machine.clone(), vec![folder.node])
                 .await
                 .map_err(NodeError::Open)?;
-            told_of_rebuild(&group);
+            told_of_rebuild(&group, history.mark(number)?.is_some());
             history.sound()?;
             let shard = Shard::new(Parts {
                 machine,
@@ -335,12 +335,13 @@ async fn open_catalog(
     config: &Config,
     history: Arc<Store>,
 ) -> Result<(Arc<Catalog>, u16), NodeError> {
+    let known = history.catalog()?.is_some();
     let machine = Arc::new(CatalogMachine::new(history));
     let group = host
         .open_group(GroupId::CATALOG, machine.clone(), vec![folder.node])
         .await
         .map_err(NodeError::Open)?;
-    told_of_rebuild(&group);
+    told_of_rebuild(&group, known);
     let mut role = group.role();
     let owner = role.wait_for(|r| {
         matches!(
@@ -400,17 +401,20 @@ async fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, 
         .map_err(|why| NodeError::Listen { address, what, why })
 }
 
-/// Says when a replica had to be made anew from history: nothing is lost, but somebody should ask why.
-fn told_of_rebuild(group: &Group) {
-    if let Source::History { at } = &group.opened().source {
-        let damage = group.opened().damage.as_deref();
-        tracing::warn!(
-            group = %group.id(),
-            ?at,
-            why = damage.unwrap_or("its checkpoint is missing"),
-            "the state was made anew from history; nothing is lost; look after the disk"
-        );
-    }
+/// Says when a replica had to be made anew: nothing is lost, but somebody should ask why. `known`: history knows of a
+/// checkpoint.
+fn told_of_rebuild(group: &Group, known: bool) {
+    let opened = group.opened();
+    let from = match &opened.source {
+        Source::History { .. } => "history",
+        Source::Log if known => "the log",
+        Source::Log | Source::Checkpoint { .. } => return,
+    };
+    tracing::warn!(
+        group = %group.id(),
+        why = opened.damage.as_deref().unwrap_or("its checkpoint is missing"),
+        "the state was made anew from {from}; nothing is lost; look after the disk"
+    );
 }
 
 /// Whether a folder has any file of the log.

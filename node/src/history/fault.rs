@@ -3,7 +3,10 @@
 
 use parking_lot::Mutex;
 use sojourn_cluster::Failure;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -175,6 +178,62 @@ fn kind(error: &fjall::Error) -> Kind {
     }
 }
 
+/// The file that lists the keyspaces, one a line behind [`LIST_HEAD`]: fjall forgets one whose files are lost.
+const LIST: &str = "keyspaces.list";
+const LIST_HEAD: &str = "sojourn keyspaces 1";
+
+/// The keyspaces that there must be; empty before there was a list.
+pub(super) fn listed(dir: &Path) -> Result<BTreeSet<String>, Damaged> {
+    let faults = Faults::new(dir);
+    let doing = "reading the list of its keyspaces";
+    let path = dir.join(LIST);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(e) => return Err(faults.damaged(doing, e.to_string())),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    if lines.next() != Some(LIST_HEAD) {
+        let why = format!("{} does not begin with {LIST_HEAD:?}", path.display());
+        return Err(faults.damaged(doing, why));
+    }
+    Ok(lines.map(str::to_owned).collect())
+}
+
+impl Faults {
+    /// Makes a list of keyspaces durable.
+    pub(super) fn list(&self, names: &BTreeSet<String>) -> Result<(), Damaged> {
+        self.writing("writing the list of its keyspaces", || {
+            let part = self.dir.join(format!("{LIST}.part"));
+            let mut file = File::create(&part)?;
+            writeln!(file, "{LIST_HEAD}")?;
+            for name in names {
+                writeln!(file, "{name}")?;
+            }
+            file.sync_all()?;
+            std::fs::rename(&part, self.dir.join(LIST))?;
+            File::open(&self.dir)?.sync_all()?;
+            Ok(())
+        })
+    }
+
+    /// All of `names` must be there.
+    pub(super) fn complete<'a>(
+        &self,
+        names: &BTreeSet<String>,
+        found: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Damaged> {
+        let found: BTreeSet<&str> = found.collect();
+        match names.iter().find(|name| !found.contains(name.as_str())) {
+            Some(lost) => {
+                Err(self.damaged("looking for its keyspaces", format!("{lost:?} is missing")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// Looks at the files before fjall does: it takes a missing journal for an empty one, and removes tables that it knows
 /// nothing of.
 pub(super) fn precheck(dir: &Path) -> Result<(), Damaged> {
@@ -201,6 +260,7 @@ pub(super) fn precheck(dir: &Path) -> Result<(), Damaged> {
         return Ok(());
     }
     let keyspaces = dir.join("keyspaces");
+    listed(dir)?;
     if journals == 0 || !dir.join("version").exists() || !keyspaces.exists() {
         let missing = if journals == 0 {
             "its journal"

@@ -5,15 +5,15 @@
 //! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`. `catalog`:
 //! the catalog's last checkpoint once more.
 
-use super::fault::{Damaged, Faults, precheck};
 use super::Record;
+use super::fault::{Damaged, Faults, listed, precheck};
 use super::waiting::{Place, Receipts, Taken};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_cluster::Failure;
 use sojourn_proto::stored;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ pub struct Store {
     marks: Keyspace,
     catalog: Keyspace,
     days: Mutex<BTreeMap<u32, Keyspace>>,
+    /// The names of all keyspaces, as they stand in the list on disk.
+    names: Mutex<BTreeSet<String>>,
     faults: Faults,
 }
 
@@ -49,28 +51,42 @@ impl Store {
         precheck(dir)?;
         let faults = Faults::new(dir);
         // the journal is synced by us, once a checkpoint
-        let (db, records, marks, catalog, days) = faults.reading("opening it", || {
-            let db = Database::builder(dir)
+        let mut names = listed(dir)?;
+        let db = faults.reading("opening it", || {
+            Database::builder(dir)
                 .cache_size(64 << 20)
                 .worker_threads(1)
                 .manual_journal_persist(true)
-                .open()?;
+                .open()
+        })?;
+        let found = faults.reading("opening it", || Ok(db.list_keyspace_names()))?;
+        faults.complete(&names, found.iter().map(|name| &**name))?;
+        let (records, marks, catalog, days) = faults.reading("opening it", || {
             let open = |name: &str| db.keyspace(name, KeyspaceCreateOptions::default);
-            let (records, marks, catalog) = (open("records")?, open("marks")?, open("catalog")?);
             let mut days = BTreeMap::new();
-            for name in db.list_keyspace_names() {
+            for name in &found {
                 if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
-                    days.insert(day, open(&name)?);
+                    days.insert(day, open(name)?);
                 }
             }
-            Ok((db, records, marks, catalog, days))
+            Ok((open("records")?, open("marks")?, open("catalog")?, days))
         })?;
+        let all = db
+            .list_keyspace_names()
+            .iter()
+            .map(|n| n.to_string())
+            .collect();
+        if names != all {
+            faults.list(&all)?;
+            names = all;
+        }
         Ok(Store {
             db,
             records,
             marks,
             catalog,
             days: Mutex::new(days),
+            names: Mutex::new(names),
             faults,
         })
     }
@@ -145,12 +161,13 @@ impl Store {
         if let Some(keyspace) = days.get(&day) {
             return Ok(keyspace.clone());
         }
+        let name = day_name(day);
         let keyspace = self.faults.writing("beginning a day of receipts", || {
-            self.db.keyspace(
-                &format!("{DAY_PREFIX}{day}"),
-                KeyspaceCreateOptions::default,
-            )
+            self.db.keyspace(&name, KeyspaceCreateOptions::default)
         })?;
+        let mut names = self.names.lock();
+        names.insert(name);
+        self.faults.list(&names)?;
         days.insert(day, keyspace.clone());
         Ok(keyspace)
     }
@@ -162,9 +179,19 @@ impl Store {
     pub fn expire_before(&self, day: u32) -> Result<(), Damaged> {
         let mut days = self.days.lock();
         let keep = days.split_off(&day);
-        for (_, old) in std::mem::replace(&mut *days, keep) {
-            self.faults
-                .writing("dropping a day of receipts", || self.db.delete_keyspace(old))?;
+        let dropped = std::mem::replace(&mut *days, keep);
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let mut names = self.names.lock();
+        for day in dropped.keys() {
+            names.remove(&day_name(*day));
+        }
+        self.faults.list(&names)?;
+        for (_, old) in dropped {
+            self.faults.writing("dropping a day of receipts", || {
+                self.db.delete_keyspace(old)
+            })?;
         }
         Ok(())
     }
@@ -355,6 +382,10 @@ impl Store {
     fn unpack(&self, bytes: &[u8]) -> Result<Vec<Record>, Damaged> {
         unpack(bytes).map_err(|why| self.damaged(why))
     }
+}
+
+fn day_name(day: u32) -> String {
+    format!("{DAY_PREFIX}{day}")
 }
 
 fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {

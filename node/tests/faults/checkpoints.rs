@@ -58,8 +58,8 @@ async fn corrupt_checkpoints_are_set_aside_and_made_anew_from_history() {
     let damages: [(&str, Damage); 5] = [
         ("bytes", |c| corrupt(&c.join("db"), 97)),
         ("truncated", |c| {
-            let length = std::fs::metadata(c.join("db")).unwrap().len();
-            truncate(&c.join("db"), length / 2);
+            let db = c.join("db");
+            truncate(&db, used(&db) / 2);
         }),
         ("its data deleted", |c| {
             std::fs::remove_file(c.join("db")).unwrap();
@@ -98,9 +98,7 @@ async fn a_turned_bit_is_noticed_or_was_not_needed() {
     let folder = tempfile::tempdir().unwrap();
     let template = folder.path().join("template");
     let (acknowledged, before) = lived_in(&template).await;
-    let length = std::fs::metadata(template.join("checkpoints/db"))
-        .unwrap()
-        .len();
+    let length = used(&template.join("checkpoints/db"));
     let (mut noticed, places) = (0, 12);
     for place in 0..places {
         let dir = folder.path().join("data");
@@ -116,7 +114,7 @@ async fn a_turned_bit_is_noticed_or_was_not_needed() {
         );
         let mut server = Server::serves(&dir, NO_CHECKPOINTS).await;
         let anew = server.said().contains("made anew");
-        assert_eq!(anew, code == 5, "{shown}\n{}", server.said());
+        assert!(anew || code == 0, "{shown}\n{}", server.said());
         all_there(&server.client, &acknowledged).await;
         assert_eq!(
             before,

@@ -7,19 +7,8 @@ type Damage = fn(&Path);
 
 const DAMAGES: [(&str, Damage); 4] = [
     ("bytes", |file| corrupt(file, 61)),
-    ("a bit", |file| {
-        let used = std::fs::read(file)
-            .unwrap()
-            .iter()
-            .rposition(|b| *b != 0)
-            .unwrap_or(0);
-        flip(file, used as u64 / 2);
-    }),
-    ("half", |file| {
-        let bytes = std::fs::read(file).unwrap();
-        let used = bytes.iter().rposition(|b| *b != 0).unwrap_or(0);
-        truncate(file, used as u64 / 2);
-    }),
+    ("a bit", |file| flip(file, used(file) / 2)),
+    ("half", |file| truncate(file, used(file) / 2)),
     ("gone", |file| std::fs::remove_file(file).unwrap()),
 ];
 

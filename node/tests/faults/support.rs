@@ -415,10 +415,19 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// How much of a file is not reserved space.
+pub fn used(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).expect("reads");
+    bytes
+        .iter()
+        .rposition(|b| *b != 0)
+        .map_or(0, |at| at as u64 + 1)
+}
+
 /// Turns a bit in every so many bytes that are used.
 pub fn corrupt(path: &Path, every: usize) {
     let mut bytes = std::fs::read(path).expect("reads");
-    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    let used = used(path) as usize;
     for at in (every / 2..used).step_by(every) {
         bytes[at] ^= 0x10;
     }

@@ -11,7 +11,7 @@ use crate::folder::Folder;
 use crate::node::NodeError;
 use serde::Serialize;
 use sojourn_cluster::repair::{self, Report};
-use sojourn_cluster::{OpenError, Rest};
+use sojourn_cluster::{GroupId, OpenError, Rest, ShardId};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -150,6 +150,11 @@ fn look(dir: &Path) -> Result<(Folder, Findings), NodeError> {
             ));
         }
     }
+    if checkpoints.damage.is_none() && checkpoints.unchecked.is_none() {
+        let known = history.up_to.keys().map(|n| GroupId::of_shard(ShardId(*n)));
+        let missing = known.filter(|group| !checkpoints.covered.contains_key(&group.0));
+        checkpoints.missing = missing.map(|group| group.to_string()).collect();
+    }
     if checkpoints.damage.is_some() {
         checkpoints.covered.clear();
     }
@@ -271,11 +276,14 @@ fn write(found: &Findings, out: &mut String) -> std::fmt::Result {
             out,
             "damaged: {what}\n  they are set aside and made anew from history and log; nothing is lost"
         )?,
-        (None, None) => writeln!(
+        (None, None) => writeln!(out, "whole, of {} groups", checkpoints.covered.len())?,
+    }
+    if !checkpoints.missing.is_empty() {
+        writeln!(
             out,
-            "whole, of {} groups",
-            checkpoints.covered.len()
-        )?,
+            "  none of {}, although history knows of one: the next start makes them anew",
+            checkpoints.missing.join(", ")
+        )?;
     }
     let history = &found.history;
     write!(out, "history: ")?;

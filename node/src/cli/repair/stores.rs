@@ -19,6 +19,8 @@ pub(super) struct Checkpoints {
     pub damage: Option<String>,
     /// Why they were not looked at.
     pub unchecked: Option<String>,
+    /// Groups without one although history knows of one: they are made anew.
+    pub missing: Vec<String>,
     /// Up to which entry each group's checkpoint goes, by the group's number.
     pub covered: BTreeMap<u64, u64>,
 }
