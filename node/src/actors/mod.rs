@@ -246,7 +246,7 @@ impl Gauge {
 /// A place among what is under way: in the node, the shard, the customer.
 #[derive(Debug)]
 pub struct Permit {
-    gauges: [Option<Arc<Gauge>>; 3],
+    gauges: [Arc<Gauge>; 3],
 }
 
 impl Permit {
@@ -262,22 +262,24 @@ impl Permit {
             (shard, IN_FLIGHT_SHARD, "overloaded_shard"),
             (customer, IN_FLIGHT_CUSTOMER, "overloaded_customer"),
         ];
-        let mut permit = Permit {
-            gauges: [None, None, None],
-        };
-        for (slot, (gauge, limit, cause)) in permit.gauges.iter_mut().zip(wanted) {
-            if !gauge.try_take(limit) {
+        for (i, (gauge, limit, cause)) in wanted.iter().enumerate() {
+            if !gauge.try_take(*limit) {
+                // without a word: nothing has ended, and one who waits for that would be woken by its own try, for ever
+                for (taken, ..) in &wanted[..i] {
+                    taken.count.fetch_sub(1, Ordering::AcqRel);
+                }
                 return Err(cause);
             }
-            *slot = Some(gauge.clone());
         }
-        Ok(permit)
+        Ok(Permit {
+            gauges: wanted.map(|(gauge, ..)| gauge.clone()),
+        })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for gauge in self.gauges.iter().flatten() {
+        for gauge in &self.gauges {
             gauge.release();
         }
     }
