@@ -147,3 +147,23 @@ fn the_rules_cannot_touch_the_world() {
         );
     }
 }
+
+/// A program that reads the clock in two places has two ideas of now.
+#[test]
+fn the_node_reads_the_wall_clock_in_one_place() {
+    let src = root().join("node/src");
+    let readers: Vec<String> = crate::files(&src, &[".rs"])
+        .into_iter()
+        .filter(|path| {
+            let text = std::fs::read_to_string(path).expect("a source file");
+            ["SystemTime::now", "Timestamp::now", "Zoned::now"]
+                .iter()
+                .any(|now| text.contains(now))
+        })
+        .map(|path| {
+            let name = path.strip_prefix(&src).expect("it is under node/src");
+            name.display().to_string()
+        })
+        .collect();
+    assert_eq!(readers, ["clock.rs"]);
+}
