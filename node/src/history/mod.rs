@@ -5,6 +5,8 @@
 
 pub mod fault;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod waiting;
 
 pub use fault::Damaged;

@@ -368,6 +368,16 @@ impl Store {
         }))
     }
 
+    /// Moves everything from the journal to tables, which otherwise happens after many megabytes.
+    #[cfg(test)]
+    pub(super) fn to_tables(&self) -> fjall::Result<()> {
+        let days = self.days.lock();
+        let all = [&self.records, &self.marks, &self.catalog];
+        all.into_iter()
+            .chain(days.values())
+            .try_for_each(Keyspace::rotate_memtable_and_wait)
+    }
+
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.faults

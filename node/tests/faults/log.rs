@@ -163,3 +163,25 @@ async fn a_log_that_is_not_there_is_not_begun_anew() {
     let server = Server::serves(&dir, NO_CHECKPOINTS).await;
     all_there(&server.client, &acknowledged).await;
 }
+
+/// Two faults at once: the checkpoints are gone, and the log is cut before the end of history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_cut_behind_history_is_never_continued_with_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let server = Server::serves(&dir, NO_CHECKPOINTS).await;
+    publish(&server.client).await;
+    let acknowledged = send_all(&server.client, 0..20).await;
+    server.stop();
+    let last = newest(&dir);
+    flip(&last.path, last.good_bytes * 2 / 3);
+    std::fs::remove_dir_all(dir.join("checkpoints")).unwrap();
+    let (code, shown) = repair(&dir, &["--apply"]);
+    assert_eq!(code, 0, "{shown}");
+    match Server::start(&dir, NO_CHECKPOINTS).await {
+        // where the log reaches back to its beginning, the state comes from it and ends too early
+        Err(ended) => ended.refuses(&["history", "it goes up to entry", "the log ends at"]),
+        // where it does not, the state comes from history, which has all of it
+        Ok(server) => all_there(&server.client, &acknowledged).await,
+    }
+}
