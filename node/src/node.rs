@@ -170,24 +170,19 @@ impl Node {
             Endpoints::new(catalog.clone()).map_err(|e| NodeError::Other(e.to_string()))?;
         let gauge: Arc<Gauge> = Arc::default();
         let mut all = Vec::with_capacity(usize::from(shards));
+        // opened side by side: a restart reads checkpoints and replays the log on all cores
+        let mut opening = JoinSet::new();
         for number in 0..shards {
-            let machine = Arc::new(ShardMachine {
-                shard: number,
-                state: Arc::default(),
-                history: history.clone(),
-                pending: Arc::default(),
-                hands: Mutex::new(None),
-                watchers: broadcast::channel(WATCH_BACKLOG).0,
-                catalog: watch::channel(0).0,
-                history_full: AtomicBool::new(false),
-            });
-            let id = GroupId::of_shard(ShardId(number));
-            let group = host
-                .open_group(id, machine.clone(), vec![folder.node])
-                .await
-                .map_err(NodeError::Open)?;
-            told_of_rebuild(&group, history.mark(number)?.is_some());
-            history.sound()?;
+            let (host, history, node) = (host.clone(), history.clone(), folder.node);
+            opening.spawn(async move { open_replica(&host, history, number, node).await });
+        }
+        let mut replicas = Vec::with_capacity(usize::from(shards));
+        while let Some(opened) = opening.join_next().await {
+            let opened = opened.map_err(|e| NodeError::Other(e.to_string()))?;
+            replicas.push(opened?);
+        }
+        replicas.sort_by_key(|(machine, _)| machine.shard);
+        for (machine, group) in replicas {
             let shard = Shard::new(Parts {
                 machine,
                 group,
@@ -327,6 +322,33 @@ impl Node {
         self.host.close().await;
         self.tasks.shutdown().await;
     }
+}
+
+/// Opens this node's replica of one shard: its checkpoint is read and its log replayed.
+async fn open_replica(
+    host: &Host,
+    history: Arc<Store>,
+    number: u16,
+    node: u64,
+) -> Result<(Arc<ShardMachine>, Group), NodeError> {
+    let machine = Arc::new(ShardMachine {
+        shard: number,
+        state: Arc::default(),
+        history: history.clone(),
+        pending: Arc::default(),
+        hands: Mutex::new(None),
+        watchers: broadcast::channel(WATCH_BACKLOG).0,
+        catalog: watch::channel(0).0,
+        history_full: AtomicBool::new(false),
+    });
+    let id = GroupId::of_shard(ShardId(number));
+    let group = host
+        .open_group(id, machine.clone(), vec![node])
+        .await
+        .map_err(NodeError::Open)?;
+    told_of_rebuild(&group, history.mark(number)?.is_some());
+    history.sound()?;
+    Ok((machine, group))
 }
 
 async fn open_catalog(

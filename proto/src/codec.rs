@@ -105,6 +105,10 @@ mod tests {
         let error = v1::SendRequest::decode(&[0xff, 0xff][..]).unwrap_err();
         let status = super::refuse(&error);
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
-        assert!(status.message().starts_with("message: "), "{}", status.message());
+        assert!(
+            status.message().starts_with("message: "),
+            "{}",
+            status.message()
+        );
     }
 }

@@ -207,7 +207,11 @@ impl Mind {
                 request.answer(Answer::Internal(why.clone()));
                 return Err(why.into());
             }
-            Err(answer) => request.answer(answer),
+            Err(answer) => {
+                // it stands on what is pending: not told before that is committed
+                let last = self.known.as_ref().and_then(|k| k.last);
+                self.duties.pending.answer_after(last, request, answer);
+            }
         }
         Ok(())
     }

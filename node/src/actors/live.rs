@@ -330,13 +330,12 @@ impl Live {
         self.shard_gauge.clone()
     }
 
-    /// What is under way for one customer, if awake.
-    pub fn customer_gauge(&self, customer: &CustomerKey) -> Option<Arc<Gauge>> {
-        self.inner
-            .lock()
-            .customers
-            .get(customer)
-            .map(|e| e.gauge.clone())
+    /// All that a request of this customer counts against.
+    pub fn gauges(&self, customer: &CustomerKey) -> Vec<Arc<Gauge>> {
+        let inner = self.inner.lock();
+        let own = inner.customers.get(customer).map(|e| e.gauge.clone());
+        let shared = [self.node_gauge.clone(), self.shard_gauge.clone()];
+        shared.into_iter().chain(own).collect()
     }
 }
 

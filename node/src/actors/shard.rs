@@ -74,7 +74,9 @@ impl Actor for ShardActor {
                 }
             }
             ShardMsg::Tick => {
-                state.live.passivate(idle_since(Instant::now()), state.keep());
+                state
+                    .live
+                    .passivate(idle_since(Instant::now()), state.keep());
                 // packs as much as an entry would wait for, and goes on at the next tick
                 let now = Instant::now();
                 let mut shard = state.duties.state.lock();

@@ -1,7 +1,7 @@
 //! The Signals service: one, several, or a stream.
 
 use super::errors::{self, invalid, item_error, item_of, status_of};
-use crate::actors::{Answer, Ask, CustomerKey, Reply};
+use crate::actors::{Answer, Ask, CustomerKey, Gauge, Reply};
 use crate::convert::signal::{Checked, Violation, signal_from};
 use crate::core::{Core, deadline, workspace};
 use crate::limits;
@@ -205,16 +205,11 @@ async fn submit_in_turn(
 ) {
     let ask = Arc::new(ask);
     let mut reply = Reply::stream(number, answers.clone());
+    // the first try is mostly the last; only then is it worth to register for what ends
+    let mut gauges: Vec<Arc<Gauge>> = Vec::new();
     loop {
-        let live = core.shard(customer.hash).live.clone();
-        let gauges = [Some(live.gauge()), live.customer_gauge(&customer)];
         // registered before the try, so that nothing that ends in between is missed
-        let freed: Vec<_> = gauges
-            .iter()
-            .flatten()
-            .map(|g| Box::pin(g.freed()))
-            .collect();
-        let mut freed = freed;
+        let mut freed: Vec<_> = gauges.iter().map(|g| Box::pin(g.freed())).collect();
         for waiting in &mut freed {
             waiting.as_mut().enable();
         }
@@ -228,6 +223,11 @@ async fn submit_in_turn(
                 },
             )) => {
                 reply = back;
+                if freed.is_empty() {
+                    drop(freed);
+                    gauges = core.shard(customer.hash).live.gauges(&customer);
+                    continue;
+                }
                 let any = futures::future::select_all(freed);
                 if tokio::time::timeout_at(until.into(), any).await.is_err() {
                     reply.give(answer);

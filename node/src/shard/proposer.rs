@@ -33,7 +33,19 @@ pub struct Proposal {
 /// Somebody who waits for a decision's fate.
 struct Waiter {
     request: Request,
+    /// Repetitions, which share its fate.
     followers: Vec<Request>,
+    /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied.
+    after: Vec<(Request, Answer)>,
+}
+
+impl Waiter {
+    fn all(self) -> impl Iterator<Item = Request> {
+        let after = self.after.into_iter().map(|(request, _)| request);
+        std::iter::once(self.request)
+            .chain(self.followers)
+            .chain(after)
+    }
 }
 
 /// Decisions under way, by the epoch and the number of their entry.
@@ -59,6 +71,7 @@ impl Pending {
         let waiter = Waiter {
             request,
             followers: Vec::new(),
+            after: Vec::new(),
         };
         self.waiters.lock().insert(id, waiter);
     }
@@ -71,6 +84,18 @@ impl Pending {
                 Ok(())
             }
             None => Err(request),
+        }
+    }
+
+    /// An answer that was decided on a decision in flight leaves when that is applied; at once when it is already.
+    pub fn answer_after(&self, id: Option<DecisionId>, request: Request, answer: Answer) {
+        let mut waiters = self.waiters.lock();
+        match id.and_then(|id| waiters.get_mut(&id)) {
+            Some(waiter) => waiter.after.push((request, answer)),
+            None => {
+                drop(waiters);
+                request.answer(answer);
+            }
         }
     }
 
@@ -96,10 +121,13 @@ impl Pending {
                     follower.answer(Answer::Receipt(again));
                 }
                 waiter.request.answer(Answer::Receipt(receipt));
+                for (request, answer) in waiter.after {
+                    request.answer(answer);
+                }
             }
             Verdict::Ignored => {
                 let again = self.again.lock().clone();
-                for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                for request in waiter.all() {
                     match &again {
                         Some(again) => {
                             if let Err(back) = again.send(request) {
@@ -122,7 +150,7 @@ impl Pending {
     pub fn not_owner(&self, ids: &[DecisionId]) {
         for id in ids {
             if let Some(waiter) = self.waiters.lock().remove(id) {
-                for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                for request in waiter.all() {
                     request.answer(Answer::NotOwner);
                 }
             }
@@ -133,7 +161,7 @@ impl Pending {
     fn unknown(&self, ids: &[DecisionId], why: &str) {
         for id in ids {
             if let Some(waiter) = self.waiters.lock().remove(id) {
-                for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                for request in waiter.all() {
                     request.answer(Answer::Unknown(why.to_owned()));
                 }
             }

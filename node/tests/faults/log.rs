@@ -8,8 +8,8 @@ use std::path::Path;
 /// The newest file of the log.
 fn newest(dir: &Path) -> FileScan {
     let report = inspect(dir).expect("inspects");
-    let of_row = report.files.into_iter().filter(|f| f.row == Row::Append);
-    of_row.last().expect("a file")
+    let mut of_row = report.files.into_iter().filter(|f| f.row == Row::Append);
+    of_row.next_back().expect("a file")
 }
 
 #[tokio::test(flavor = "multi_thread")]
