@@ -11,18 +11,43 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of our error reasons.
 const DOMAIN: &str = "sojourn";
 
-/// Fields that are wrong.
+/// Bytes of all violations that one status carries. They travel twice in the trailers (as text and as details, in
+/// base64), and a client takes no more than 16 KiB of those.
+const VIOLATION_BYTES: usize = 4 << 10;
+/// Bytes of the text of a status: the details have the rest.
+const TEXT_BYTES: usize = 1 << 10;
+
+/// Fields that are wrong: as many as there is room for, and how many more there are.
 pub fn invalid(violations: &[Violation]) -> Status {
     let mut details = ErrorDetails::new();
-    for v in violations {
-        details.add_bad_request_violation(&v.field, &v.description);
+    let mut text = String::new();
+    let mut bytes = 0;
+    for (i, v) in violations.iter().enumerate() {
+        let field = short(&v.field, TEXT_BYTES);
+        let description = short(&v.description, TEXT_BYTES);
+        bytes += field.len() + description.len();
+        if i > 0 && bytes > VIOLATION_BYTES {
+            let more = format!("and {} more", violations.len() - i);
+            details.add_bad_request_violation("", &more);
+            text.push_str("; ");
+            text.push_str(&more);
+            break;
+        }
+        if i == 0 || text.len() + field.len() + description.len() < TEXT_BYTES {
+            let separator = if i == 0 { "" } else { "; " };
+            text.push_str(&format!("{separator}{field}: {description}"));
+        }
+        details.add_bad_request_violation(field, description);
     }
-    let text = violations
-        .iter()
-        .map(|v| format!("{}: {}", v.field, v.description))
-        .collect::<Vec<_>>()
-        .join("; ");
     Status::with_error_details(Code::InvalidArgument, text, details)
+}
+
+fn short(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most).rev().find(|i| text.is_char_boundary(*i));
+    format!("{}…", &text[..end.unwrap_or(0)])
 }
 
 /// One field that is wrong.
@@ -108,5 +133,35 @@ pub fn item_error(status: &Status) -> v1::ItemError {
                     .collect()
             })
             .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_much_is_wrong_the_answer_fits_into_the_trailers() {
+        let violations: Vec<_> = (0..500)
+            .map(|n| Violation {
+                field: format!("text:{n}:1: stages[{n}]"),
+                description: "é".repeat(if n == 7 { 9_000 } else { 40 }),
+            })
+            .collect();
+        let status = invalid(&violations);
+        // percent-encoding makes three bytes of each that is not ASCII, base64 four of three
+        let text: usize = status
+            .message()
+            .bytes()
+            .map(|b| if b.is_ascii() { 1 } else { 3 })
+            .sum();
+        let trailers = text + status.details().len() * 4 / 3;
+        assert!(trailers < 14 << 10, "{trailers} bytes");
+        let told = status.get_error_details();
+        let told = &told.bad_request().unwrap().field_violations;
+        let (last, shown) = told.split_last().unwrap();
+        assert_eq!(shown[0].field, "text:0:1: stages[0]");
+        assert_eq!(last.description, format!("and {} more", 500 - shown.len()));
+        assert!(status.message().ends_with(&last.description));
     }
 }

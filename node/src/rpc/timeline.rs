@@ -8,6 +8,7 @@ use crate::limits;
 use crate::shard::decision::Decision;
 use crate::shard::machine::Seen;
 use crate::shard::read;
+use prost::Message;
 use sojourn_journey::identifier::ExecutionId;
 use sojourn_proto::{stored, v1};
 use std::pin::Pin;
@@ -31,8 +32,11 @@ pub async fn timeline(
         .execution
         .as_ref()
         .is_some_and(|r| r.id.is_empty() && r.journey.is_empty());
+    // a token is of one reference: with another's it would skip what was never shown
+    let reference = request.execution.clone().unwrap_or_default();
+    let filter = xxhash_rust::xxh3::xxh3_64(&reference.encode_to_vec());
     let target = target(request.execution)?;
-    let after = token(&request.page_token)?;
+    let after = token(&request.page_token, filter)?;
     let found = service
         .find(&target, request.options.as_ref(), within)
         .await?;
@@ -68,7 +72,7 @@ pub async fn timeline(
         }
         entries.push(entry(&decision, found.shard.number, record.index, concerns));
         if entries.len() >= page {
-            next_page_token = format!("{}.{}", record.index, record.sub);
+            next_page_token = format!("{filter:016x}.{}.{}", record.index, record.sub);
             break;
         }
     }
@@ -79,14 +83,20 @@ pub async fn timeline(
     })
 }
 
-fn token(text: &str) -> Result<Option<(u64, u32)>, Status> {
+fn token(text: &str, filter: u64) -> Result<Option<(u64, u32)>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.split_once('.')
+    let mine = text.strip_prefix(&format!("{filter:016x}."));
+    mine.and_then(|place| place.split_once('.'))
         .and_then(|(index, sub)| Some((index.parse().ok()?, sub.parse().ok()?)))
         .map(Some)
-        .ok_or_else(|| errors::invalid_field("page_token", "expected the token of an earlier page"))
+        .ok_or_else(|| {
+            errors::invalid_field(
+                "page_token",
+                "it does not belong to this timeline: expected the token of an earlier page of the same request",
+            )
+        })
 }
 
 /// A decision as a timeline shows it.
