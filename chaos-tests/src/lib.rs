@@ -10,4 +10,5 @@ pub mod hook;
 pub mod invariants;
 pub mod oracle;
 pub mod process;
+pub mod raw;
 pub mod wait;

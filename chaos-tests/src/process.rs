@@ -36,7 +36,11 @@ impl Default for Setup {
         Setup {
             shards: 4,
             // test machines are small: what is tested about a full disk is tested on purpose elsewhere
-            env: vec![("SOJOURN_LIMITS__DISK_FREE_MIN".into(), "1048576".into())],
+            env: vec![
+                ("SOJOURN_LIMITS__DISK_FREE_MIN".into(), "1048576".into()),
+                // what is kept for the report of a failure is what went wrong
+                ("SOJOURN_LOG".into(), "warn,openraft=error".into()),
+            ],
         }
     }
 }

@@ -47,6 +47,23 @@ pub async fn timeline(
     Ok(entries)
 }
 
+/// All records of a customer; none when nobody is known under this key.
+///
+/// # Errors
+/// As the call.
+pub async fn records(client: &Client, customer: &Identifier) -> Result<Vec<TimelineEntry>> {
+    match timeline(client, customer, "").await {
+        Err(error)
+            if error
+                .downcast_ref::<sojourn_client::Error>()
+                .is_some_and(sojourn_client::Error::is_not_found) =>
+        {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
 /// All events of a timeline, in order.
 pub fn events(entries: &[TimelineEntry]) -> Vec<(u64, i64, event::What)> {
     let parts = entries.iter().flat_map(|e| &e.parts);

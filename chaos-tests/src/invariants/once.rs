@@ -1,7 +1,7 @@
 //! Applied at most once: in a customer's records no signal, timer or command occurs twice, and the events of each
 //! execution are numbered without gap or repetition.
 
-use super::timeline;
+use super::records;
 use anyhow::{Result, ensure};
 use sojourn_client::wire::timeline_entry::cause::Cause;
 use sojourn_client::{Client, Identifier};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 /// Naming what was applied twice.
 pub async fn applied_at_most_once(client: &Client, customers: &[Identifier]) -> Result<()> {
     for customer in customers {
-        let entries = timeline(client, customer, "").await?;
+        let entries = records(client, customer).await?;
         let mut causes = HashSet::new();
         let mut numbers: BTreeMap<String, u64> = BTreeMap::new();
         for entry in &entries {

@@ -4,8 +4,8 @@
 mod actions;
 mod by_hand;
 mod deactivated;
-// mod hostile_journeys;
-// mod hostile_signals;
+mod hostile_journeys;
+mod hostile_signals;
 mod loan;
 mod order;
 mod restarts;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rand::RngExt;
 use sojourn_chaos_tests::invariants::{
     acknowledged_is_never_lost, applied_at_most_once, duplicates_get_the_first_answer, figures,
-    receipts_tell_the_truth, timeline,
+    receipts_tell_the_truth, records,
 };
 use sojourn_chaos_tests::process::{Server, Setup};
 use sojourn_chaos_tests::wait::until;
@@ -204,7 +204,16 @@ fn destroy(folder: &Path) -> Result<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn destroyed_checkpoints_are_set_aside_and_rebuilt_from_history() -> Result<()> {
-    let mut chance = chance("destroyed checkpoints")?;
+    destroyed("destroyed checkpoints after a stop", true).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn destroyed_checkpoints_after_a_kill_are_rebuilt_from_history_and_log() -> Result<()> {
+    destroyed("destroyed checkpoints after a kill", false).await
+}
+
+async fn destroyed(story: &str, orderly: bool) -> Result<()> {
+    let mut chance = chance(story)?;
     let customers: Vec<_> = (0..40).map(|n| customer(&format!("c{n}"))).collect();
     let mut server = Server::start(Setup::default().many_checkpoints()).await?;
     let client = server.client()?;
@@ -216,10 +225,14 @@ async fn destroyed_checkpoints_are_set_aside_and_rebuilt_from_history() -> Resul
     let before = settled(&client).await?;
     let mut timelines = Vec::new();
     for who in &customers {
-        timelines.push(timeline(&client, who, "").await.unwrap_or_default());
+        timelines.push(records(&client, who).await?);
     }
-    // an orderly stop: the log is purged up to its last checkpoint, so that history alone has it all
-    server.stop().await?;
+    if orderly {
+        // the log is purged up to the last checkpoint, so that history alone has it all
+        server.stop().await?;
+    } else {
+        server.kill()?;
+    }
     let folder = server.data().join("checkpoints");
     ensure!(destroy(&folder)? > 0, "there is a checkpoint to destroy");
     server
@@ -234,7 +247,7 @@ async fn destroyed_checkpoints_are_set_aside_and_rebuilt_from_history() -> Resul
     let after = figures(&client, "round").await?;
     ensure!(before == after, "{before:#?} became {after:#?}");
     for (who, before) in customers.iter().zip(timelines) {
-        let after = timeline(&client, who, "").await.unwrap_or_default();
+        let after = records(&client, who).await?;
         ensure!(before == after, "{who}: {before:#?} became {after:#?}");
     }
     all_promises(&client, &ledger, &customers).await?;
