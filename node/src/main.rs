@@ -1,13 +1,12 @@
 //! The binary `sojourn`: parse, run, exit codes.
 
+mod memory;
+
 use clap::{CommandFactory, Parser};
 use sojourn_client::cli::{Command, GlobalOpts, Say};
 use sojourn_node::cli::{ServerCommand, demo, repair, run};
 use std::io::IsTerminal;
 use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Customers on their way, durably
 #[derive(Debug, Parser)]
@@ -48,6 +47,7 @@ fn main() -> ExitCode {
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(memory::give_back)
         .build()
     {
         Ok(runtime) => runtime,
