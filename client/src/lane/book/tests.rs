@@ -1,7 +1,6 @@
 //! The book on its own: every case says what is added, what the server does and what must come out.
 
 use super::*;
-use prost::Message as _;
 
 fn signal(customer: &str, id: &str) -> v1::Signal {
     v1::Signal {
