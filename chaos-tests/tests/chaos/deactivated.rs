@@ -3,7 +3,7 @@
 use crate::support::{customer, execution, publish, send, signal, until_execution};
 use anyhow::{Result, ensure};
 use sojourn_chaos_tests::invariants::{
-    events, stages, timeline, timers_are_neither_lost_nor_early,
+    events, records, stages, timeline, timers_are_neither_lost_nor_early,
 };
 use sojourn_chaos_tests::process::{Server, Setup};
 use sojourn_chaos_tests::wait::until;
@@ -54,6 +54,9 @@ async fn held_signals_and_timers_wait_and_are_taken_in_order() -> Result<()> {
         refused.contains("refused: the journey is held"),
         "{refused}"
     );
+    // who was refused is known, and has a record though no execution
+    let told = records(&client, &customer("new")).await?;
+    ensure!(told.len() == 1, "the refusal is on record: {told:?}");
     server.crash().await?;
     // bob's time comes while the journey is held: it waits
     until("bob's timer waits", Duration::from_secs(20), async || {

@@ -40,6 +40,27 @@ pub struct Found {
     pub position: v1::Position,
 }
 
+/// A customer that was found, with or without executions.
+pub(super) struct Known {
+    pub shard: Arc<Shard>,
+    pub hash: u64,
+    pub workspace: String,
+    pub customer: CustomerState,
+    pub position: v1::Position,
+}
+
+impl From<Found> for Known {
+    fn from(found: Found) -> Known {
+        Known {
+            shard: found.shard,
+            hash: found.hash,
+            workspace: found.workspace,
+            customer: found.customer,
+            position: found.position,
+        }
+    }
+}
+
 /// The status of something that cannot be read.
 pub fn unreadable(error: &ReadError) -> Status {
     tracing::error!(%error, "a read failed");
@@ -185,6 +206,39 @@ impl ExecutionsService {
             }
         }
         Err(target.not_found())
+    }
+
+    /// Finds a customer, who need not have an execution: one that was refused has records too.
+    pub(super) async fn find_customer(
+        &self,
+        target: &Target,
+        options: Option<&v1::ReadOptions>,
+        within: Duration,
+    ) -> Result<Known, Status> {
+        let shard = self.core.shard(target.hash).clone();
+        let position = self.core.readable(&shard, options, within).await?;
+        let bucket = shard
+            .duties
+            .state
+            .lock()
+            .bucket(target.hash)
+            .map_err(|e| unreadable(&e.into()))?;
+        let Some(customer) = bucket.iter().find(|c| target.is(c)).cloned() else {
+            let who = target.customer.as_ref();
+            let who = who.map_or_else(String::new, |c| format!(" {}", c.key));
+            let text = format!(
+                "no customer{who} is known in workspace {}",
+                target.workspace
+            );
+            return Err(with_reason(Code::NotFound, "not_found", text));
+        };
+        Ok(Known {
+            shard,
+            hash: target.hash,
+            workspace: target.workspace.clone(),
+            customer,
+            position,
+        })
     }
 }
 

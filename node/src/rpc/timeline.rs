@@ -37,16 +37,15 @@ pub async fn timeline(
     let filter = xxhash_rust::xxh3::xxh3_64(&reference.encode_to_vec());
     let target = target(request.execution)?;
     let after = token(&request.page_token, filter)?;
-    let found = service
-        .find(&target, request.options.as_ref(), within)
-        .await?;
-    let only = (!whole_customer).then(|| {
-        (
-            found.execution.journey.clone(),
-            found.execution.instance.clone(),
-            found.execution.run,
-        )
-    });
+    let options = request.options.as_ref();
+    let (found, only) = if whole_customer {
+        (service.find_customer(&target, options, within).await?, None)
+    } else {
+        let found = service.find(&target, options, within).await?;
+        let e = &found.execution;
+        let only = (e.journey.clone(), e.instance.clone(), e.run);
+        (found.into(), Some(only))
+    };
     let (from, skip) = after.unwrap_or((0, 0));
     let from = from.max(found.customer.first_index);
     let records = read::records(&*found.shard, found.hash, from).map_err(|e| unreadable(&e))?;
