@@ -115,7 +115,7 @@ impl Faults {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(Damaged {
                 kind: kind(&error),
-                ..self.damaged(doing, error.to_string())
+                ..self.damaged(doing, text(&error))
             }),
             Err(panic) => {
                 // one line: an assertion of fjall shows both sides below one another
@@ -162,6 +162,14 @@ const NEARLY_FULL: u64 = 1 << 20;
 
 fn free_bytes(dir: &Path) -> Option<u64> {
     crate::folder::free_bytes(dir)
+}
+
+/// What the operating system said, or else fjall.
+fn text(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn kind(error: &fjall::Error) -> Kind {

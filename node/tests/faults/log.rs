@@ -112,6 +112,14 @@ async fn what_a_checkpoint_covers_is_not_lost_with_the_log() {
     publish(&server.client).await;
     let covered = send_all(&server.client, 0..20).await;
     server.stop();
+    // what this test stands on: a stop makes a checkpoint of every shard
+    let (_, shown) = repair(&dir, &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&shown).expect("it is json");
+    let covered_shards = json["checkpoints"]["covered"].as_object().map(|c| {
+        let shard = |group: &&String| group.as_str() != "0";
+        c.keys().filter(shard).count()
+    });
+    assert_eq!(covered_shards, Some(2), "{shown}");
     let boundary = newest(&dir).good_bytes;
     let server = Server::serves(&dir, NO_CHECKPOINTS).await;
     let later = send_all(&server.client, 20..40).await;

@@ -198,6 +198,8 @@ impl Server {
         assert!(told.expect("kill can be run").success());
         let ended = self.gone();
         assert_eq!(ended.code, Some(0), "{}", ended.said);
+        let without = ended.said.contains("no checkpoint at the end");
+        assert!(!without, "{}", ended.said);
         ended
     }
 
