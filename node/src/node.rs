@@ -220,8 +220,9 @@ impl Node {
                 }
             }
             let (applied, up_to) = {
-                let state = shard.duties.state.lock();
-                (state.applied, state.history_up_to)
+                // the group's own index: entries without decisions never reach the shard's state
+                let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
+                (applied, shard.duties.state.lock().history_up_to)
             };
             if up_to > applied {
                 // what is decided from here on would not be written to it
@@ -315,8 +316,16 @@ impl Node {
             .map(|s| s.group.checkpoint_now())
             .collect();
         for checkpoint in checkpoints {
-            if let Ok(Err(error)) = checkpoint.await {
-                tracing::warn!(%error, "no checkpoint at the end: the next start replays the log");
+            match checkpoint.await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "no checkpoint at the end: the next start replays the log");
+                }
+                Err(_) => {
+                    tracing::warn!(
+                        "a group closed before its checkpoint: the next start replays its log"
+                    );
+                }
             }
         }
         self.host.close().await;

@@ -201,7 +201,7 @@ impl Mind {
             }
         };
         match drafted {
-            Ok(draft) => self.propose(request, draft),
+            Ok(draft) => return self.propose(request, draft),
             Err(Answer::Internal(why)) => {
                 // some executions may have gone ahead of what was decided: begin again from what is committed
                 request.answer(Answer::Internal(why.clone()));
@@ -367,13 +367,22 @@ impl Mind {
                 self.me.key, self.me.workspace
             )));
         };
-        let run = customer
-            .runs
-            .iter()
-            .filter(|r| r.journey == execution.journey && r.instance == execution.instance)
-            .filter(|r| execution.run == 0 || r.run == execution.run)
-            .max_by_key(|r| r.run)
-            .map(|r| (r.run, r.is_active()));
+        let by_hand = matches!(&**ask, Ask::Command { .. });
+        // what the shard's hands ask is about an execution in memory, whether or not the record still names its run
+        let run = if by_hand {
+            customer
+                .runs
+                .iter()
+                .filter(|r| r.journey == execution.journey && r.instance == execution.instance)
+                .filter(|r| execution.run == 0 || r.run == execution.run)
+                .max_by_key(|r| r.run)
+                .map(|r| (r.run, r.is_active()))
+        } else {
+            let instance = execution.instance.as_deref();
+            known
+                .and_then(|k| k.execution(&execution.journey, instance, execution.run))
+                .map(|e| (e.run, true))
+        };
         let Some((run, active)) = run else {
             return Err(Answer::NotFound(format!(
                 "customer {} has no such execution of journey {}",
@@ -384,7 +393,7 @@ impl Mind {
             run,
             ..execution.clone()
         };
-        if !active && matches!(&**ask, Ask::Command { .. }) {
+        if !active {
             return Err(Answer::Refused(format!(
                 "run {run} of journey {} has ended: a command needs one that is active or held",
                 key.journey
@@ -400,9 +409,19 @@ impl Mind {
             moment,
         };
         let (part, after) = self.part(myself, asked, key.clone(), None).await?;
-        if part.events.is_empty() {
-            return Err(Answer::Receipt(v1::Receipt::default()));
+        if let (true, Some(fate)) = (by_hand, &part.fate)
+            && let Some(v1::fate::Fate::Refused(refused)) = &fate.fate
+        {
+            return Err(Answer::Refused(refused.reason.clone()));
         }
+        let Some(first) = part.events.first() else {
+            return Err(Answer::Receipt(v1::Receipt::default()));
+        };
+        // a signal that had waited brings its own time: all events of its release bear it
+        let moment = Moment {
+            occurred: first.occurred,
+            ..moment
+        };
         let id = self.execution_id(&key);
         Ok(Draft {
             cause: cause(id),
@@ -516,7 +535,7 @@ impl Mind {
         }
     }
 
-    fn propose(&mut self, request: Request, draft: Draft) {
+    fn propose(&mut self, request: Request, draft: Draft) -> Result<(), ActorProcessingErr> {
         let id = self.session.next_id();
         let previous = self.known.as_ref().and_then(|k| k.last);
         let decision = Arc::new(Decision {
@@ -536,6 +555,18 @@ impl Mind {
             time_ahead: draft.time_ahead,
             notes: draft.notes,
         });
+        let bytes = decision.encode();
+        if bytes.len() > crate::limits::DECISION_BYTES {
+            let why = format!(
+                "what it would do has {} bytes, at most {} are allowed; it concerns {} executions",
+                bytes.len(),
+                crate::limits::DECISION_BYTES,
+                decision.parts.len()
+            );
+            request.answer(Answer::Refused(why.clone()));
+            // the executions have gone ahead of what was decided: begin again from what is committed
+            return Err(why.into());
+        }
         self.take_over(&decision, draft.customer, draft.afters);
         if let Some(hash) = decision.id_hash {
             if self.in_flight.len() > 2 * crate::limits::IN_FLIGHT_CUSTOMER {
@@ -547,13 +578,11 @@ impl Mind {
             self.in_flight.insert(hash, id);
         }
         self.duties.pending.wait(id, request);
-        let proposal = Proposal {
-            bytes: decision.encode(),
-            decision,
-        };
+        let proposal = Proposal { decision, bytes };
         if self.session.proposals.send(proposal).is_err() {
             self.duties.pending.not_owner(&[id]);
         }
+        Ok(())
     }
 
     /// The pending state becomes what it will be once the decision is applied.

@@ -20,7 +20,7 @@ const VIEWS_KEPT: usize = 64;
 pub struct Catalog {
     machine: Arc<CatalogMachine>,
     group: Group,
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     newest: watch::Sender<Arc<View>>,
     views: Mutex<BTreeMap<u64, Arc<View>>>,
 }
@@ -46,7 +46,7 @@ impl Catalog {
         let catalog = Catalog {
             machine,
             group,
-            turn: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
             views: Mutex::new(BTreeMap::from([(view.position, view.clone())])),
             newest: watch::channel(view).0,
         };
@@ -122,7 +122,10 @@ impl Catalog {
         judge: impl FnOnce(&CatalogState) -> Result<Option<stored::catalog_change::Change>, String>,
     ) -> Result<u64, ChangeError> {
         let until = Instant::now() + deadline;
-        let _turn = self.turn.lock().await;
+        let turn = tokio::time::timeout_at(until, self.turn.clone().lock_owned()).await;
+        let turn = turn.map_err(|_| {
+            ChangeError::Refused("another change is under way; try again".to_owned())
+        })?;
         // judged on everything that is committed
         self.group.read_index(until).await.map_err(not_owner)?;
         let state = self.machine.state();
@@ -135,11 +138,27 @@ impl Catalog {
             actor: actor.to_owned(),
         };
         let body = message.encode_to_vec().into();
-        let proposed = self
-            .group
-            .propose(EntryKind::Decisions, body, until)
-            .await
-            .map_err(not_owner)?;
+        // whoever asked may go: the turn is kept until the fate of the change is known, for the next is judged on it
+        let group = self.group.clone();
+        let proposing = tokio::spawn(async move {
+            let patience = Instant::now() + crate::limits::DEADLINE_MAX;
+            let proposed = group.propose(EntryKind::Decisions, body, patience).await;
+            drop(turn);
+            proposed
+        });
+        let proposed = match tokio::time::timeout_at(until, proposing).await {
+            Ok(Ok(proposed)) => proposed.map_err(not_owner)?,
+            Ok(Err(error)) => return Err(ChangeError::Unknown(error.to_string())),
+            Err(_) => {
+                return Err(ChangeError::Unknown(format!(
+                    "no answer within {deadline:?}"
+                )));
+            }
+        };
+        if !proposed.reply.is_empty() {
+            let why = String::from_utf8_lossy(&proposed.reply).into_owned();
+            return Err(ChangeError::Refused(why));
+        }
         let position = proposed.at.index;
         let mut views = self.newest.subscribe();
         let built =

@@ -26,7 +26,8 @@ pub struct CatalogState {
 }
 
 impl CatalogState {
-    fn change(&mut self, index: u64, change: stored::CatalogChange) {
+    /// Applies a change; a text when it no longer fits what was applied before it, and then nothing is changed.
+    fn change(&mut self, index: u64, change: stored::CatalogChange) -> Option<String> {
         let (at, actor) = (change.at, change.actor);
         match change.change {
             // a change that is unknown to this version was refused before: the machine stops
@@ -36,6 +37,18 @@ impl CatalogState {
                 self.bootstrap.get_or_insert(b);
             }
             Some(Change::Publish(p)) => {
+                let key = (p.workspace.clone(), p.journey.clone());
+                let taken = self.journeys.get(&key).and_then(|j| {
+                    j.versions
+                        .iter()
+                        .find(|v| v.version == p.version && v.sha256 != p.sha256)
+                });
+                if taken.is_some() {
+                    return Some(format!(
+                        "version {} of journey {} was published meanwhile with another text; publish again",
+                        p.version, p.journey
+                    ));
+                }
                 let journey = self
                     .journeys
                     .entry((p.workspace.clone(), p.journey.clone()))
@@ -71,6 +84,7 @@ impl CatalogState {
             }
         }
         self.position = index;
+        None
     }
 
     fn to_stored(&self) -> stored::Catalog {
@@ -161,8 +175,9 @@ impl Machine for CatalogMachine {
                 at.index
             );
             let mut state = self.state.lock();
-            state.change(at.index, change);
+            let conflict = state.change(at.index, change);
             self.position.send_replace(state.position);
+            return conflict.unwrap_or_default().into();
         }
         Bytes::new()
     }

@@ -226,6 +226,7 @@ pub fn customer_to(customer: &Customer, into: &mut stored::CustomerState) {
         .collect();
     into.attributes = attributes_to(&customer.attributes);
     into.runs = customer.runs.iter().map(run_to).collect();
+    into.forgotten = customer.forgotten;
 }
 
 /// The record's part of a stored customer.
@@ -242,6 +243,7 @@ pub fn customer_from(from: &mut stored::CustomerState) -> Result<Customer, Unrea
             .into_iter()
             .map(run_from)
             .collect::<Result<_, _>>()?,
+        forgotten: from.forgotten,
     })
 }
 

@@ -10,12 +10,14 @@ use crate::clock;
 use crate::shard::customer::{CustomerState, Slot};
 use crate::shard::owner::Duties;
 use crate::shard::state::AppliedDecision;
+use futures::FutureExt;
 use sojourn_journey::decide::AttemptResult;
 use sojourn_journey::execution::{Execution, Owed, Status};
 use sojourn_journey::plan::{Catalog, JourneyState};
 use sojourn_journey::time::{Span, Time};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,8 +25,14 @@ use tokio::task::JoinSet;
 
 /// Inputs of the agenda under way at once: after a long downtime timers fire late, and not all together.
 const PACE: usize = 256;
-/// Attempts at actions under way at once in one shard.
-const ATTEMPTS: usize = 256;
+/// Attempts under way at once in one shard to one endpoint (or of one kind): one that hangs holds up nobody else.
+const LANE: usize = 16;
+/// Attempts that wait in one shard for their endpoint; beyond, they are looked at again later.
+const LANE_WAITING: usize = 1_024;
+/// When what found no room is looked at again.
+const NO_ROOM: Span = Span::from_seconds(1);
+/// Entries of things left alone before the old ones are thrown out.
+const LEFT_ALONE: usize = 4_096;
 /// Buckets looked at under one lock when the agenda is made.
 const SCAN: usize = 4_096;
 /// How long something that could not be done is left alone.
@@ -40,6 +48,15 @@ struct Sent {
     next: u64,
     /// The action whose result it is; `None`: a timer or a release.
     result_of: Option<u64>,
+    /// Nothing may have been to be done: then it is not tried again.
+    once: bool,
+}
+
+/// The attempts to one endpoint, or of one kind.
+#[derive(Default)]
+struct Lane {
+    running: usize,
+    waiting: VecDeque<Attempt>,
 }
 
 /// A journey that was held and lets its executions move again.
@@ -48,6 +65,12 @@ pub struct Reopened {
     pub workspace: String,
     /// The journey.
     pub journey: String,
+}
+
+fn lane_of(attempt: &Attempt) -> (Arc<str>, String) {
+    let action = &attempt.action;
+    let workspace = attempt.customer.workspace.clone();
+    (workspace, format!("{} {}", action.kind, action.to))
 }
 
 fn key_of(execution: &Execution) -> ExecutionKey {
@@ -69,6 +92,7 @@ struct Agenda {
     left_alone: HashMap<(CustomerKey, ExecutionKey), Time>,
     attempting: HashSet<(CustomerKey, ExecutionKey, u64)>,
     attempts: JoinSet<(Attempt, AttemptResult)>,
+    lanes: HashMap<(Arc<str>, String), Lane>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
     counter: u64,
     /// Executions of journeys that were let go again: each is given one release, for what it decided while held may
@@ -96,6 +120,7 @@ pub async fn run(
         left_alone: HashMap::new(),
         attempting: HashSet::new(),
         attempts: JoinSet::new(),
+        lanes: HashMap::new(),
         answers,
         counter: 0,
         releases: VecDeque::new(),
@@ -119,7 +144,7 @@ pub async fn run(
             Some(done) = agenda.attempts.join_next(), if !agenda.attempts.is_empty() => {
                 match done {
                     Ok((attempt, result)) => agenda.attempted(attempt, result),
-                    // its key stays marked until the next term of office: it must not be tried twice at once
+                    // a panic is caught inside; it was cancelled, and its shard is closing
                     Err(error) => tracing::error!(%error, "an attempt at an action failed inside"),
                 }
             }
@@ -210,7 +235,7 @@ impl Agenda {
             .0
             .clamp(0, SLEEP_MAX.as_micros() as i64);
         // what is due and waits for room is woken by an answer, not by the clock
-        if micros == 0 {
+        if micros == 0 && self.sent.len() >= PACE {
             return SLEEP_MAX;
         }
         Duration::from_micros(micros as u64)
@@ -219,7 +244,8 @@ impl Agenda {
     /// Does what is due, as far as there is room.
     fn work(&mut self) {
         let now = clock::wall();
-        while self.sent.len() < PACE {
+        // half of the room at most: timers go on meanwhile
+        while self.sent.len() < PACE / 2 {
             let Some((who, key)) = self.releases.pop_front() else {
                 break;
             };
@@ -228,10 +254,10 @@ impl Agenda {
                 let ask = Ask::Release {
                     execution: ours.1.clone(),
                 };
-                self.start(ours.0, ours.1, next, ask);
+                self.start(ours.0, ours.1, next, ask, true);
             }
         }
-        while self.sent.len() < PACE && self.attempts.len() < ATTEMPTS {
+        while self.sent.len() < PACE {
             let Some((due, hash)) = self.due.first().copied() else {
                 return;
             };
@@ -278,23 +304,23 @@ impl Agenda {
         let key = key_of(execution);
         let mut next: Option<Time> = None;
         let mut later = |t: Time| next = Some(next.map_or(t, |n| n.min(t)));
-        for owed in self.startable(&who, &key, execution) {
+        let ours = (who, key);
+        if let Some(until) = self.left_alone.get(&ours).copied() {
+            if until > now {
+                return Some(until);
+            }
+            self.left_alone.remove(&ours);
+        }
+        for owed in self.startable(&ours.0, &ours.1, execution) {
             match owed.next {
                 Some(at) if at > now => later(at),
-                _ => self.attempt(&who, &key, owed),
+                _ if self.attempt(&ours.0, &ours.1, owed) => {}
+                _ => later(now.plus(NO_ROOM)),
             }
         }
-        let ours = (who, key);
         if self.busy.contains(&ours) {
             // its answer looks again
             return next;
-        }
-        if let Some(until) = self.left_alone.get(&ours).copied() {
-            if until > now {
-                later(until);
-                return next;
-            }
-            self.left_alone.remove(&ours);
         }
         let (who, key) = ours;
         if execution.status == Status::Active && execution.has_waiting() {
@@ -302,11 +328,11 @@ impl Agenda {
                 let ask = Ask::Release {
                     execution: key.clone(),
                 };
-                self.start(who, key, execution.next, ask);
-            } else {
-                later(now.plus(LATER));
+                self.start(who, key, execution.next, ask, false);
+                return next;
             }
-            return next;
+            // what is due meanwhile takes its place in the line of what waits
+            later(now.plus(LATER));
         }
         let timer = execution
             .timers
@@ -323,19 +349,20 @@ impl Agenda {
                     place: timer.place.clone(),
                     round: timer.round,
                 };
-                self.start(who, key, execution.next, ask);
+                self.start(who, key, execution.next, ask, false);
             }
         }
         next
     }
 
-    fn start(&mut self, customer: CustomerKey, key: ExecutionKey, next: u64, ask: Ask) {
+    fn start(&mut self, customer: CustomerKey, key: ExecutionKey, next: u64, ask: Ask, once: bool) {
         self.busy.insert((customer.clone(), key.clone()));
         let sent = Sent {
             customer,
             key,
             next,
             result_of: None,
+            once,
         };
         self.send(sent, ask);
     }
@@ -400,7 +427,7 @@ impl Agenda {
                 self.busy.remove(&ours);
             }
         }
-        if !changed {
+        if !changed && !sent.once {
             // it could not be done now (a version that this build cannot compile, a shard that is closing)
             let word = match answer {
                 Answer::Receipt(_) => "nothing to decide",
@@ -414,7 +441,11 @@ impl Agenda {
                 word,
                 "left for later"
             );
-            self.left_alone.insert(ours, clock::wall().plus(LATER));
+            let now = clock::wall();
+            if self.left_alone.len() >= LEFT_ALONE {
+                self.left_alone.retain(|_, until| *until > now);
+            }
+            self.left_alone.insert(ours, now.plus(LATER));
         }
         self.look(hash);
     }
@@ -427,9 +458,8 @@ impl Agenda {
         Some(execution.next)
     }
 
-    fn attempt(&mut self, who: &CustomerKey, key: &ExecutionKey, owed: &Owed) {
-        self.attempting
-            .insert((who.clone(), key.clone(), owed.number));
+    /// Begins an attempt, or lines it up; false when its line is full.
+    fn attempt(&mut self, who: &CustomerKey, key: &ExecutionKey, owed: &Owed) -> bool {
         let attempt = Attempt {
             customer: who.clone(),
             key: key.clone(),
@@ -437,14 +467,44 @@ impl Agenda {
             attempt: owed.attempts.saturating_add(1),
             action: owed.action.clone(),
         };
+        let lane = self.lanes.entry(lane_of(&attempt)).or_default();
+        if lane.running >= LANE && lane.waiting.len() >= LANE_WAITING {
+            return false;
+        }
+        self.attempting
+            .insert((who.clone(), key.clone(), owed.number));
+        if lane.running >= LANE {
+            lane.waiting.push_back(attempt);
+        } else {
+            lane.running += 1;
+            self.spawn(attempt);
+        }
+        true
+    }
+
+    fn spawn(&mut self, attempt: Attempt) {
         let endpoints = self.endpoints.clone();
         self.attempts.spawn(async move {
-            let result = attempt::make(&endpoints, &attempt).await;
+            let made = AssertUnwindSafe(attempt::make(&endpoints, &attempt));
+            let result = made.catch_unwind().await.unwrap_or_else(|panic| {
+                let error = crate::shard::apply::panic_text(panic.as_ref());
+                AttemptResult::Failed { error }
+            });
             (attempt, result)
         });
     }
 
     fn attempted(&mut self, attempt: Attempt, result: AttemptResult) {
+        let lane_key = lane_of(&attempt);
+        if let Some(lane) = self.lanes.get_mut(&lane_key) {
+            match lane.waiting.pop_front() {
+                Some(next) => self.spawn(next),
+                None => lane.running -= 1,
+            }
+            if self.lanes.get(&lane_key).is_some_and(|l| l.running == 0) {
+                self.lanes.remove(&lane_key);
+            }
+        }
         let ours = (attempt.customer, attempt.key);
         let Some(next) = self.next_of(&ours) else {
             return;
@@ -461,6 +521,7 @@ impl Agenda {
             next,
             // it stays marked as being attempted until its result is applied
             result_of: Some(attempt.number),
+            once: false,
         };
         self.send(sent, ask);
     }

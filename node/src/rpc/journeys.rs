@@ -114,11 +114,11 @@ impl JourneysService {
         let until = Instant::now() + within;
         let mut lagging = Vec::new();
         for shard in &self.core.shards {
-            let mut applied = shard.machine.catalog.subscribe();
+            let mut applied = shard.duties.decides_with();
             let reached = applied.wait_for(|at| *at >= position);
             let done = tokio::time::timeout_at(until.into(), reached).await;
             if !matches!(done, Ok(Ok(_))) {
-                let at = *shard.machine.catalog.borrow();
+                let at = *shard.duties.decides_with().borrow();
                 let why = if *shard.open().borrow() {
                     format!("it decides with catalog {at} and has not applied {position} yet")
                 } else {

@@ -179,9 +179,11 @@ impl v1::signals_server::Signals for SignalsService {
                     })
                     .collect();
                 if acks_tx.send(Ok(v1::StreamResponse { acks })).await.is_err() {
-                    return;
+                    break;
                 }
             }
+            // the client has gone: a reader that waits for room ends too
+            window.close();
         });
         let stream = tokio_stream::wrappers::ReceiverStream::new(acks);
         Ok(Response::new(Box::pin(stream)))

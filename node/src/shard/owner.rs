@@ -39,6 +39,7 @@ pub struct Duties {
     pub pending: Arc<proposer::Pending>,
     /// The catalog that decisions are made with.
     view: RwLock<Arc<View>>,
+    decides_with: watch::Sender<u64>,
     no_match: AtomicU64,
 }
 
@@ -46,6 +47,11 @@ impl Duties {
     /// The catalog that decisions are made with.
     pub fn view(&self) -> Arc<View> {
         self.view.read().clone()
+    }
+
+    /// The catalog position that decisions are made with.
+    pub fn decides_with(&self) -> watch::Receiver<u64> {
+        self.decides_with.subscribe()
     }
 
     /// Counts a signal that matched nothing.
@@ -125,6 +131,7 @@ impl Shard {
             history: machine.history.clone(),
             pending: machine.pending.clone(),
             view: RwLock::new(parts.catalog.newest()),
+            decides_with: watch::channel(0).0,
             no_match: AtomicU64::new(0),
         };
         Arc::new(Shard {
@@ -200,6 +207,7 @@ impl Shard {
         self.open.send_replace(false);
         *self.machine.hands.lock() = None;
         self.live.set_session(None);
+        self.duties.pending.abandon();
     }
 
     /// One term of office: ends when an actor of it fails.
@@ -320,7 +328,9 @@ impl Shard {
                 .await
                 .map_err(|e| e.to_string())?;
         }
+        let position = view.position;
         *self.duties.view.write() = view;
+        self.duties.decides_with.send_replace(position);
         Ok(())
     }
 }

@@ -37,6 +37,8 @@ struct Waiter {
     followers: Vec<Request>,
     /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied.
     after: Vec<(Request, Answer)>,
+    /// Its decision is in an entry that was given to the log.
+    proposed: bool,
 }
 
 impl Waiter {
@@ -72,6 +74,7 @@ impl Pending {
             request,
             followers: Vec::new(),
             after: Vec::new(),
+            proposed: false,
         };
         self.waiters.lock().insert(id, waiter);
     }
@@ -138,6 +141,35 @@ impl Pending {
                     }
                 }
             }
+        }
+    }
+
+    fn mark_proposed(&self, ids: &[DecisionId]) {
+        let mut waiters = self.waiters.lock();
+        for id in ids {
+            if let Some(waiter) = waiters.get_mut(id) {
+                waiter.proposed = true;
+            }
+        }
+    }
+
+    /// The term of office has ended: what was not given to the log is known not to be applied; of the rest, what is
+    /// not applied within the deadline is unknown.
+    pub fn abandon(self: &Arc<Self>) {
+        let mut waiters = self.waiters.lock();
+        let (proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =
+            waiters.keys().copied().partition(|id| waiters[id].proposed);
+        let orphans: Vec<Waiter> = waiting.iter().filter_map(|id| waiters.remove(id)).collect();
+        drop(waiters);
+        for request in orphans.into_iter().flat_map(Waiter::all) {
+            request.answer(Answer::NotOwner);
+        }
+        if !proposed.is_empty() {
+            let pending = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(crate::limits::DEADLINE).await;
+                pending.unknown(&proposed, "the shard closed before it was applied");
+            });
         }
     }
 
@@ -209,6 +241,7 @@ pub async fn run(
         pending.entries.lock().insert((epoch, entry), decisions);
         let body: Bytes = message.encode_to_vec().into();
         let until = Instant::now() + deadline;
+        pending.mark_proposed(&ids);
         let outcome = group.propose(EntryKind::Decisions, body, until).await;
         let Err(error) = outcome else { continue };
         for hash in hashes {

@@ -28,6 +28,14 @@ pub enum ReadError {
     /// The history on disk.
     #[error(transparent)]
     History(#[from] Damaged),
+    /// A signal was decided before, and its record cannot be found.
+    #[error(
+        "the record of this id stood at log index {index} and is not in the history: `sojourn repair` looks at it"
+    )]
+    Missing {
+        /// Where it was.
+        index: u64,
+    },
 }
 
 /// A decision of history and where it stands.
@@ -80,7 +88,8 @@ pub fn first_answer(
             }));
         }
     }
-    Ok(None)
+    // known for certain, and what it did is not: better no answer than to do it twice
+    Err(ReadError::Missing { index })
 }
 
 /// The records of a customer hash from a log index on, in log order: those in the store, then those that wait.
