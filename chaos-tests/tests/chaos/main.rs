@@ -4,7 +4,9 @@
 mod actions;
 mod by_hand;
 mod deactivated;
+mod hostile_cases;
 mod hostile_journeys;
+mod hostile_requests;
 mod hostile_signals;
 mod loan;
 mod order;
