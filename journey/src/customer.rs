@@ -18,8 +18,11 @@ pub struct Customer {
     pub identifiers: Vec<Identifier>,
     /// Attributes, newest by event time per key.
     pub attributes: BTreeMap<String, Attribute>,
-    /// One entry per (journey, instance): its latest run, active or ended.
+    /// One entry per (journey, instance): its latest run, active or ended; at most [`limits::RUNS`].
     pub runs: Vec<Run>,
+    /// The highest number among the runs that were forgotten for want of room; 0: none was. New runs are numbered above
+    /// it, so that no two executions ever have one id.
+    pub forgotten: u32,
 }
 
 /// One attribute of a customer.
@@ -59,7 +62,7 @@ pub struct CustomerChange {
     pub identifiers: Vec<Identifier>,
     /// Attributes that are new or newer.
     pub attributes: BTreeMap<String, Attribute>,
-    /// Names of identifiers and attributes for which the record has no room: they were not taken.
+    /// Names of identifiers and attributes that were not taken: the record has no room, or they nest too deep.
     pub left_out: Vec<String>,
 }
 
@@ -78,6 +81,7 @@ impl Customer {
             key,
             attributes: BTreeMap::new(),
             runs: Vec::new(),
+            forgotten: 0,
         }
     }
 
@@ -112,7 +116,9 @@ impl Customer {
             }
             let room = known.map_or(0, |k| name.len() + k.value.weight());
             let after = bytes - room + name.len() + value.weight();
-            if (known.is_none() && count >= limits::ATTRIBUTES) || after > limits::ATTRIBUTE_BYTES {
+            let full = known.is_none() && count >= limits::ATTRIBUTES;
+            let deep = value.depth() > limits::VALUE_DEPTH;
+            if full || deep || after > limits::ATTRIBUTE_BYTES {
                 change.left_out.push(name.clone());
                 continue;
             }
@@ -142,7 +148,10 @@ impl Customer {
     }
 
     /// Keeps `runs` in step with one event of one of the customer's executions. Of runs that ended, the latest of each
-    /// (journey, instance) stays.
+    /// (journey, instance) stays, until there are more than [`limits::RUNS`]: then the one that ended first is
+    /// forgotten. Of a forgotten run the rules know nothing: its signals are answered `no_match` where they were
+    /// answered `ended`, and re-entry (`never`, the wait of `after_exit`) is decided as if it had not been. Only its
+    /// number is not given again ([`Customer::forgotten`]). Its timeline stays in history, where no id leads to it any more.
     pub fn note(&mut self, journey: &str, instance: Option<&str>, run: u32, event: &Event) {
         if let What::Started { version, .. } = &event.what {
             self.runs
@@ -158,6 +167,7 @@ impl Customer {
                 ended: None,
             });
             self.forget_older(journey, instance);
+            self.forget_beyond();
             return;
         }
         let found = self
@@ -189,6 +199,19 @@ impl Customer {
             .max();
         self.runs
             .retain(|r| r.is_active() || Some(r.run) == latest || !r.is_of(journey, instance));
+    }
+
+    /// Forgets the runs that ended first while there are too many. Of two that ended at one time, the one that stands
+    /// first in the record, which has one order on every replica.
+    fn forget_beyond(&mut self) {
+        while self.runs.len() > limits::RUNS {
+            let ended = self.runs.iter().enumerate().filter(|(_, r)| !r.is_active());
+            let Some((first, _)) = ended.min_by_key(|(place, r)| (r.ended, *place)) else {
+                return;
+            };
+            let run = self.runs.remove(first);
+            self.forgotten = self.forgotten.max(run.run);
+        }
     }
 }
 

@@ -15,6 +15,12 @@ pub const WAITING_BYTES: usize = 256 * 1024;
 /// Bytes of one fact's value, as [`crate::value::Value::weight`] counts them.
 pub const FACT_BYTES: usize = 4 * 1024;
 
+/// Levels that a value may nest which an execution or a customer record takes in: a fact, a variable, a kept value, an
+/// attribute. What is stored is read with a limit of 100 levels of messages, and one level of a list takes two of
+/// those, one of a map three: a value beyond this limit could be written and never be read again. The data of a signal
+/// stays JSON wherever it is stored and may nest as deep as [`crate::value::MAX_JSON_DEPTH`].
+pub const VALUE_DEPTH: usize = 16;
+
 /// Bytes of all facts, variables and kept values of one execution, names included, as
 /// [`crate::value::Value::weight`] counts them.
 pub const STATE_BYTES: usize = 64 * 1024;
@@ -60,6 +66,10 @@ pub const INSTANCE_KEY_BYTES: usize = 256;
 
 /// Active executions of one customer.
 pub const ACTIVE_EXECUTIONS: usize = 100;
+
+/// Runs that the record of one customer remembers, active and ended. Beyond it the one that ended first is forgotten;
+/// those that are active stay ([`ACTIVE_EXECUTIONS`]).
+pub const RUNS: usize = 200;
 
 /// Signals that one pattern keeps of one visit.
 pub const PATTERN_SIGNALS: usize = 64;

@@ -272,7 +272,8 @@ impl Planning<'_> {
             return self.refuse(journey, instance, reason);
         }
         self.active += 1;
-        let run = last.map_or(1, |r| r.run.saturating_add(1));
+        let known = last.map_or(0, |r| r.run);
+        let run = known.max(customer.forgotten).saturating_add(1);
         self.parts.push(Part::Enter {
             journey: journey.clone(),
             version,

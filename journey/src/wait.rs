@@ -263,6 +263,7 @@ mod tests {
                 },
             )]),
             runs: vec![],
+            forgotten: 0,
         };
         let from = Time::parse(from).unwrap();
         let scope = Scope {

@@ -1,4 +1,5 @@
-//! How much memory values and signals take, roughly and alike on every machine: what the limits of `limits` count.
+//! How much memory values and signals take, roughly and alike on every machine, and how deep values nest: what the
+//! limits of `limits` count.
 
 use crate::execution::Execution;
 use crate::signal::Signal;
@@ -22,6 +23,22 @@ impl Value {
             | Value::Bool(_)
             | Value::Int(_)
             | Value::Double(_)
+            | Value::Timestamp(_)
+            | Value::Duration(_) => 0,
+        }
+    }
+
+    /// How many lists and maps stand in one another here: 0 for a text or a number, 1 for a list of them.
+    pub fn depth(&self) -> usize {
+        match self {
+            Value::List(items) => 1 + items.iter().map(Value::depth).max().unwrap_or(0),
+            Value::Map(map) => 1 + map.values().map(Value::depth).max().unwrap_or(0),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Double(_)
+            | Value::String(_)
+            | Value::Bytes(_)
             | Value::Timestamp(_)
             | Value::Duration(_) => 0,
         }

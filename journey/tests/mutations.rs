@@ -70,6 +70,7 @@ fn customer() -> Customer {
         key,
         attributes: BTreeMap::new(),
         runs: vec![],
+        forgotten: 0,
     }
 }
 

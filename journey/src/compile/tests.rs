@@ -204,6 +204,7 @@ fn due(wait: &str) -> String {
         key,
         attributes: BTreeMap::from([("renewal".to_owned(), since)]),
         runs: vec![],
+        forgotten: 0,
     };
     let now = crate::time::Time::parse("2026-11-20T14:00:00Z").unwrap();
     let scope = crate::expr::Scope {

@@ -92,13 +92,21 @@ impl Deciding<'_> {
         }
     }
 
-    /// Whether the execution has room for a value in the place of one that it knows.
+    /// Whether the execution may take a value in the place of one that it knows: neither too deep nor too large. Every
+    /// value from outside or from an expression passes here before an event bears it.
     pub(super) fn room(
         &self,
         name: &str,
         value: &Value,
         known: Option<&Value>,
     ) -> Result<(), String> {
+        let depth = value.depth();
+        if depth > limits::VALUE_DEPTH {
+            return Err(format!(
+                "nests {depth} levels: expected at most {}",
+                limits::VALUE_DEPTH
+            ));
+        }
         let weight = value.weight();
         if weight > limits::FACT_BYTES {
             return Err(format!(

@@ -47,6 +47,7 @@ fn customer() -> Customer {
             ("id".to_owned(), attribute("\"not the key\"")),
         ]),
         runs: vec![],
+        forgotten: 0,
     }
 }
 

@@ -219,3 +219,96 @@ fn a_record_keeps_the_latest_run_of_each_instance() {
         [(4, 2)]
     );
 }
+
+const EACH: &str = r#"
+journey: each
+entry: [{ on: a.start }]
+instance_key: signal.data.i
+reentry: { mode: never }
+stages:
+  - stage: one
+    transitions: [{ to: end, on: a.up }]
+  - stage: end
+    end: done
+"#;
+
+#[test]
+fn the_record_forgets_the_runs_that_ended_first_and_gives_no_number_twice() {
+    use sojourn_journey::event::{Event, What};
+    use sojourn_journey::execution::Status;
+    use sojourn_journey::limits::RUNS;
+    use sojourn_journey::time::Span;
+    let mut customer = Customer::new(key());
+    let note = |customer: &mut Customer, instance: &str, run, second, what| {
+        let time = at("0s").plus(Span::from_seconds(second));
+        let event = Event {
+            number: 0,
+            at: time,
+            occurred: time,
+            what,
+        };
+        customer.note("each", Some(instance), run, &event);
+    };
+    let started = |instance: &str, run| What::Started {
+        journey: "each".to_owned(),
+        version: 1,
+        customer: key(),
+        instance: Some(instance.to_owned()),
+        run,
+        stage: "one".to_owned(),
+    };
+    let ended = || What::Ended {
+        status: Status::Completed,
+        stage: "end".to_owned(),
+        outcome: None,
+        by: None,
+    };
+    // The oldest of all stays active; the others end in the reverse order of their start.
+    note(&mut customer, "active", 1, 0, started("active", 1));
+    let run_of = |n| if n == RUNS - 1 { 7 } else { 1 };
+    for n in 1..RUNS {
+        let (name, run) = (n.to_string(), run_of(n));
+        note(&mut customer, &name, run, 1, started(&name, run));
+    }
+    for n in 1..RUNS {
+        let second = (2 * RUNS - n) as i64;
+        note(&mut customer, &n.to_string(), run_of(n), second, ended());
+    }
+    assert_eq!((customer.runs.len(), customer.forgotten), (RUNS, 0));
+    let has = |customer: &Customer, instance: &str| {
+        let mut runs = customer.runs.iter();
+        runs.any(|r| r.instance.as_deref() == Some(instance))
+    };
+    let last = (RUNS - 1).to_string();
+    assert!(has(&customer, &last));
+    note(&mut customer, "new", 1, 1_000, started("new", 1));
+    assert_eq!((customer.runs.len(), customer.forgotten), (RUNS, 7));
+    assert!(!has(&customer, &last), "it ended first");
+    assert!(has(&customer, "active") && has(&customer, "new") && has(&customer, "1"));
+    for n in 0..3 * RUNS {
+        let (name, second) = (format!("more{n}"), 2_000 + n as i64);
+        note(&mut customer, &name, 8, second, started(&name, 8));
+        note(&mut customer, &name, 8, second, ended());
+        assert_eq!(customer.runs.len(), RUNS);
+    }
+    assert!(has(&customer, "active") && has(&customer, "new"));
+    assert_eq!(customer.forgotten, 8);
+
+    // What is forgotten may enter again, under a number that nobody ever had; what is remembered may not.
+    let shelf = Shelf {
+        versions: vec![compile(EACH)],
+        live: Some(1),
+        state: JourneyState::Active,
+    };
+    let told = |what: &str, instance: &str| {
+        let what = format!(r#"{what} {{"i":"{instance}"}}"#);
+        parts(&shelf, Some(&customer), &what)
+    };
+    let kept = format!("more{}", 3 * RUNS - 1);
+    assert_eq!(told("a.start", "1"), ["enter run 9 version 1"]);
+    let known = told("a.start", &kept);
+    assert!(known[0].starts_with("refused re-entry"), "{known:?}");
+    // A signal of an ended run is answered `ended` while the run is remembered, and with nothing afterwards.
+    assert_eq!(told("a.up", &kept), ["ended run 8"]);
+    assert_eq!(told("a.up", "1"), [] as [&str; 0]);
+}

@@ -1,6 +1,7 @@
 //! What one signal does to one execution: rules 1 to 6.
 
 use crate::helper::{Step, check};
+use sojourn_journey::limits;
 
 /// A loan of two stages and an end, with everything that a signal can meet.
 const LOAN: &str = r#"
@@ -436,4 +437,76 @@ fn what_an_execution_knows_has_a_limit() {
         incident.message.contains("the execution would know"),
         "{incident:?}"
     );
+}
+
+/// A list in a list in a list …, as JSON.
+fn nested(levels: usize) -> String {
+    "[".repeat(levels) + &"]".repeat(levels)
+}
+
+#[test]
+fn what_nests_too_deep_is_not_taken_and_told() {
+    let journey = r#"
+journey: j
+entry: [{ on: a.start }]
+variables:
+  v: { from: "Deep.Thing.x" }
+stages:
+  - stage: one
+    transitions:
+      - to: end
+        on: b.go
+        keep: { k: "signal.data.x" }
+  - stage: end
+    end: done
+"#;
+    let most = limits::VALUE_DEPTH;
+    let signal = |kind: &str, levels: usize| format!(r#"{kind} {{"x":{}}}"#, nested(levels));
+    let mut world = crate::helper::World::new(&[journey]);
+    world.step("0s", "a.start");
+    let (fate, _) = world.step("1m", &signal("Deep.Thing.updated", most));
+    assert_eq!(fate, "recorded");
+    let state = world.execution();
+    assert_eq!(state.facts["Deep.Thing.x"].value.depth(), most);
+    assert_eq!(state.vars["v"].depth(), most);
+    let (fate, events) = world.step("2m", &signal("Deep.Thing.updated", most + 1));
+    assert_eq!(fate, "unmatched");
+    let text = format!(
+        "incident facts: fact `Deep.Thing.x` nests {} levels: expected at most {most} | unmatched Deep.Thing.updated",
+        most + 1
+    );
+    assert_eq!(events, text);
+    // The move is made all the same: what is not taken moves nobody and stops nobody.
+    let (fate, events) = world.step("3m", &signal("b.go", most + 1));
+    assert!(fate.starts_with("moved one -> end"), "{fate}");
+    assert!(
+        events.contains(&format!("`k` nests {} levels", most + 1)),
+        "{events}"
+    );
+    assert!(world.execution().kept.is_empty());
+}
+
+#[test]
+fn a_variable_cannot_grow_deeper_without_end() {
+    let journey = r#"
+journey: j
+entry: [{ on: a.start }]
+variables:
+  v: { from: "has(vars.v) ? [vars.v] : [1]" }
+stages:
+  - stage: one
+    transitions: [{ to: end, on: b.end }]
+  - stage: end
+    end: done
+"#;
+    let mut world = crate::helper::World::new(&[journey]);
+    world.step("0s", "a.start");
+    for n in 1..2 * limits::VALUE_DEPTH {
+        let before = world.execution().vars["v"].depth();
+        assert_eq!(before, n.min(limits::VALUE_DEPTH));
+        world.step("1m", "b.other");
+    }
+    let incident = world.execution().incident.as_ref().expect("an incident");
+    assert_eq!(incident.place, "variable/v");
+    assert!(incident.message.contains("nests 17 levels"), "{incident:?}");
 }

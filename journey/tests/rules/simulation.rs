@@ -237,6 +237,20 @@ fn attributes_are_merged_newest_by_event_time_within_limits() {
 }
 
 #[test]
+fn an_attribute_that_nests_too_deep_is_left_out() {
+    let list = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+    let attributes = format!(
+        r#"{{"deep":{},"most":{}}}"#,
+        list(limits::VALUE_DEPTH + 1),
+        list(limits::VALUE_DEPTH)
+    );
+    let told = signal(&format!("a.b attributes={attributes}"), "s", at("1d"));
+    let change = Customer::new(key()).change(&told, at("1d"));
+    assert_eq!(change.left_out, ["deep"]);
+    assert_eq!(change.attributes.keys().collect::<Vec<_>>(), ["most"]);
+}
+
+#[test]
 fn identifiers_have_one_written_form_and_a_hash() {
     let table = [
         ("email", " Ann@Example.ORG ", Ok("ann@example.org")),
