@@ -4,6 +4,7 @@
 mod actions;
 mod by_hand;
 mod deactivated;
+mod hands;
 mod hostile_cases;
 mod hostile_journeys;
 mod hostile_requests;
