@@ -218,6 +218,14 @@ pub async fn run(
         if gathered.is_empty() && proposals.recv_many(&mut gathered, BATCH_DECISIONS).await == 0 {
             return;
         }
+        // customers that are deciding this very moment get into the same entry: an entry costs as much for one
+        // decision as for many
+        tokio::task::yield_now().await;
+        while gathered.len() < BATCH_DECISIONS
+            && let Ok(more) = proposals.try_recv()
+        {
+            gathered.push(more);
+        }
         let mut bytes = 0;
         let fits = gathered
             .iter()
