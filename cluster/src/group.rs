@@ -356,11 +356,14 @@ impl GroupInner {
         let known = async {
             let mut metrics = self.raft.metrics();
             while metrics.borrow_and_update().snapshot < Some(covered) {
-                self.raft
-                    .trigger()
-                    .snapshot()
-                    .await
-                    .map_err(|e| e.to_string())?;
+                // Asked once: metrics change for many reasons, and each further request would make a checkpoint more.
+                if self.replica.reported() < Some(covered) {
+                    self.raft
+                        .trigger()
+                        .snapshot()
+                        .await
+                        .map_err(|e| e.to_string())?;
+                }
                 metrics.changed().await.map_err(|e| e.to_string())?;
             }
             self.raft

@@ -329,6 +329,11 @@ impl Replica {
             || state.last_try.elapsed() >= every
     }
 
+    /// The newest checkpoint that openraft was handed.
+    pub(crate) fn reported(&self) -> Option<LogId> {
+        self.state.lock().reported
+    }
+
     /// Bytes of log that a restart would replay.
     pub(crate) fn replay_bytes(&self) -> u64 {
         self.state.lock().replay_bytes
