@@ -1,25 +1,12 @@
 //! When checkpoints are made, what they hold back, and what they let go.
 
-mod support;
+mod common;
 
 use bytes::Bytes;
+use common::*;
 use sojourn_cluster::{EntryKind, Group, GroupId, Host, HostConfig, LogFiles, Source};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::*;
-
-const SHARD: GroupId = GroupId(1);
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = soon();
-    while !holds() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{what} did not come about in time"
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 async fn say_many(group: &Group, from: usize, count: usize) {
     let all = (from..from + count)
@@ -31,18 +18,11 @@ async fn say_many(group: &Group, from: usize, count: usize) {
 fn bytes_of_log_make_one_and_purge_the_log() {
     let dir = tempfile::tempdir().expect("a folder");
     killed(async {
-        let host = Host::open(HostConfig {
+        let (host, group, ledger) = own_shard(HostConfig {
             checkpoint_log_bytes: 50_000,
             ..config(dir.path())
         })
-        .await
-        .expect("opens");
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        .await;
         say_many(&group, 0, 80).await;
         assert_eq!(group.figures().checkpoints, 0);
         say_many(&group, 80, 40).await;
@@ -56,12 +36,7 @@ fn bytes_of_log_make_one_and_purge_the_log() {
         host.close().await;
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
         assert!(matches!(group.opened().source, Source::Checkpoint { .. }));
         assert_eq!(ledger.len(), 320);
         assert!(
@@ -75,18 +50,11 @@ fn bytes_of_log_make_one_and_purge_the_log() {
 fn waiting_history_makes_one() {
     let dir = tempfile::tempdir().expect("a folder");
     killed(async {
-        let host = Host::open(HostConfig {
+        let (_host, group, _) = own_shard(HostConfig {
             checkpoint_waiting_bytes: 10_000,
             ..config(dir.path())
         })
-        .await
-        .expect("opens");
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        .await;
         say_many(&group, 0, 30).await;
         until("a checkpoint", || group.figures().checkpoints >= 1).await;
         until("less waiting", || group.figures().waiting_bytes < 10_000).await;
@@ -101,18 +69,8 @@ fn time_makes_one_only_if_there_is_news() {
             checkpoint_every: Duration::from_millis(300),
             ..config(dir.path())
         };
-        let host = Host::open(cfg).await.expect("opens");
-        let ledger = Ledger::new();
-        let busy = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        let idle = host
-            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        owned(&busy).await;
-        owned(&idle).await;
+        let (host, busy, _) = own_shard(cfg).await;
+        let idle = own(&host, GroupId(2)).await;
         let mut n = 0;
         let deadline = soon();
         while busy.figures().checkpoints < 3 {
@@ -135,23 +93,12 @@ fn time_makes_one_only_if_there_is_news() {
 fn at_the_hard_bound_applying_waits_and_then_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
     killed(async {
-        let host = Host::open(HostConfig {
+        let (host, group, ledger) = own_shard(HostConfig {
             checkpoint_log_bytes: 20_000,
             ..config(dir.path())
         })
-        .await
-        .expect("opens");
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        let other = host
-            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
-        owned(&other).await;
+        .await;
+        let other = own(&host, GroupId(2)).await;
         // Checkpoints begin, and do not end.
         *ledger.gate.0.lock() = true;
         let all = (0..400).map(|n| {
@@ -192,18 +139,11 @@ fn a_host_closes_and_opens_again_in_one_process() {
             let host = open(dir.path()).await;
             let ledger = Ledger::new();
             for n in 0..8 {
-                let group = host
-                    .open_group(GroupId(n), machine(&ledger), vec![1])
-                    .await
-                    .expect("opens");
+                let group = join(&host, GroupId(n), &ledger).await;
                 owned(&group).await;
                 assert_eq!(say(&group, &format!("{n}")).await, round + 1);
                 if round == 2 {
-                    group
-                        .checkpoint_now()
-                        .await
-                        .expect("told")
-                        .expect("a checkpoint");
+                    checkpoint(&group).await;
                 }
             }
             host.close().await;
@@ -224,17 +164,8 @@ fn old_log_files_are_freed() {
             ..config(dir.path())
         };
         let host = Host::open(cfg).await.expect("opens");
-        let ledger = Ledger::new();
-        let quiet = host
-            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&quiet).await;
-        owned(&group).await;
+        let quiet = own(&host, GroupId(2)).await;
+        let group = own(&host, SHARD).await;
         say(&quiet, "once").await;
         for n in 0..20 {
             // 2 MiB in all, into a log that may have 256 KiB: groups that hold on to old files are asked to let go.
@@ -253,16 +184,9 @@ fn old_log_files_are_freed() {
         host.close().await;
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let (ledger, once) = (Ledger::new(), Ledger::new());
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        let quiet = host
-            .open_group(GroupId(2), machine(&once), vec![1])
-            .await
-            .expect("opens");
+        let (host, group, ledger) = open_shard(config(dir.path())).await;
+        let once = Ledger::new();
+        let quiet = join(&host, GroupId(2), &once).await;
         assert_eq!((ledger.len(), once.len()), (4000, 1));
         owned(&group).await;
         owned(&quiet).await;

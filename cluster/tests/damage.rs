@@ -1,12 +1,12 @@
 //! A torn end is cut and said; damage is refused, and a repair says what it loses; damaged checkpoints are made anew.
 
-mod support;
+mod common;
 
+use common::*;
+use parking_lot::Mutex;
 use sojourn_cluster::{GroupId, Host, HostConfig, LogFiles, OpenError, Row, Source, repair};
 use std::path::{Path, PathBuf};
-use support::*;
-
-const SHARD: GroupId = GroupId(1);
+use std::sync::Arc;
 
 fn small_files(dir: &Path) -> HostConfig {
     HostConfig {
@@ -21,12 +21,7 @@ fn small_files(dir: &Path) -> HostConfig {
 /// Writes `lines` entries of about 1 KiB and closes, so that the files end with their last record.
 fn fill(dir: &Path, lines: usize) {
     killed(async {
-        let host = Host::open(small_files(dir)).await.expect("opens");
-        let group = host
-            .open_group(SHARD, machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (host, group, _) = own_shard(small_files(dir)).await;
         for n in 0..lines {
             say(&group, &line(n)).await;
         }
@@ -207,40 +202,30 @@ fn a_missing_file_is_damage_too() {
     assert!(count > 20 && count < 200, "{count} lines are left");
 }
 
-/// Fills, checkpoints with history, says a few more lines, and closes.
-fn fill_and_checkpoint(
-    dir: &Path,
-    history: &std::sync::Arc<parking_lot::Mutex<History>>,
-    purge: bool,
-) {
+/// Fills, checkpoints with history, says a few more lines, and closes; then the checkpoints are corrupted.
+/// Answers the history.
+fn fill_and_lose_checkpoint(dir: &Path, purge: bool) -> Arc<Mutex<History>> {
+    let history = Arc::default();
+    let ledger = Ledger::with_history(Arc::clone(&history));
     killed(async {
         let cfg = HostConfig {
             keep_log_bytes_alone: if purge { 0 } else { u64::MAX },
             ..config(dir)
         };
         let host = Host::open(cfg).await.expect("opens");
-        let group = host
-            .open_group(
-                SHARD,
-                machine(&Ledger::with_history(history.clone())),
-                vec![1],
-            )
-            .await
-            .expect("opens");
+        let group = join(&host, SHARD, &ledger).await;
         owned(&group).await;
         for n in 0..300 {
             say(&group, &line(n)).await;
         }
-        group
-            .checkpoint_now()
-            .await
-            .expect("told")
-            .expect("a checkpoint");
+        checkpoint(&group).await;
         for n in 0..5 {
             say(&group, &format!("after {n}")).await;
         }
         host.close().await;
     });
+    corrupt_checkpoints(dir);
+    history
 }
 
 fn corrupt_checkpoints(dir: &Path) {
@@ -263,16 +248,11 @@ fn corrupt_checkpoints(dir: &Path) {
 #[test]
 fn corrupt_checkpoints_are_made_anew_from_history() {
     let dir = tempfile::tempdir().expect("a folder");
-    let history = std::sync::Arc::default();
-    fill_and_checkpoint(dir.path(), &history, true);
-    corrupt_checkpoints(dir.path());
+    let history = fill_and_lose_checkpoint(dir.path(), true);
     killed(async {
         let host = open(dir.path()).await;
         let ledger = Ledger::with_history(history.clone());
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let group = join(&host, SHARD, &ledger).await;
         assert!(
             matches!(group.opened().source, Source::History { at: Some(_) }),
             "{:?}",
@@ -281,22 +261,12 @@ fn corrupt_checkpoints_are_made_anew_from_history() {
         owned(&group).await;
         assert_eq!(ledger.len(), 305);
         // A new base is written at once; wait for it, then restart from it.
-        let at = group
-            .checkpoint_now()
-            .await
-            .expect("told")
-            .expect("a checkpoint")
-            .expect("a position");
+        let at = checkpoint(&group).await;
         assert_eq!(host.stats().groups[0].checkpoint_index, Some(at.index));
         host.close().await;
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
         assert!(
             matches!(group.opened().source, Source::Checkpoint { .. }),
             "{:?}",
@@ -309,16 +279,9 @@ fn corrupt_checkpoints_are_made_anew_from_history() {
 #[test]
 fn corrupt_checkpoints_are_made_anew_from_a_whole_log() {
     let dir = tempfile::tempdir().expect("a folder");
-    let history = std::sync::Arc::default();
-    fill_and_checkpoint(dir.path(), &history, false);
-    corrupt_checkpoints(dir.path());
+    fill_and_lose_checkpoint(dir.path(), false);
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
         assert_eq!(group.opened().source, Source::Log);
         owned(&group).await;
         assert_eq!(ledger.len(), 305);
@@ -328,9 +291,7 @@ fn corrupt_checkpoints_are_made_anew_from_a_whole_log() {
 #[test]
 fn without_checkpoint_history_or_whole_log_the_group_stays_closed() {
     let dir = tempfile::tempdir().expect("a folder");
-    let history = std::sync::Arc::default();
-    fill_and_checkpoint(dir.path(), &history, true);
-    corrupt_checkpoints(dir.path());
+    fill_and_lose_checkpoint(dir.path(), true);
     killed(async {
         let host = open(dir.path()).await;
         let error = host
@@ -345,11 +306,7 @@ fn without_checkpoint_history_or_whole_log_the_group_stays_closed() {
             "{error}"
         );
         // The others go on.
-        let other = host
-            .open_group(GroupId(2), machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        owned(&other).await;
+        let other = own(&host, GroupId(2)).await;
         say(&other, "fine").await;
     });
 }

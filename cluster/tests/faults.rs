@@ -1,8 +1,9 @@
 //! When the disk fails, nothing is acknowledged any more, the host says so, and a restart finds what was acknowledged.
 
-mod support;
+mod common;
 
 use bytes::Bytes;
+use common::*;
 use sojourn_cluster::sim::{Fault, FaultyDisk};
 use sojourn_cluster::{
     EntryKind, Group, GroupId, Host, ProposeError, Role, Running, Seams, open_checkpoints, open_log,
@@ -10,7 +11,6 @@ use sojourn_cluster::{
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use support::*;
 
 async fn on_disk(dir: &Path, disk: &FaultyDisk) -> Host {
     let cfg = config(dir);
@@ -63,10 +63,7 @@ fn a_failing_disk(fault: Fault, word: &str) {
         let ledger = Ledger::new();
         let mut groups = Vec::new();
         for n in 1..=3 {
-            let group = host
-                .open_group(GroupId(n), machine(&ledger), vec![1])
-                .await
-                .expect("opens");
+            let group = join(&host, GroupId(n), &ledger).await;
             owned(&group).await;
             groups.push(group);
         }
@@ -81,13 +78,7 @@ fn a_failing_disk(fault: Fault, word: &str) {
                 "nothing is acknowledged that is not on disk"
             );
         }
-        let mut failed = host.failed();
-        let failure = failed
-            .wait_for(Option::is_some)
-            .await
-            .expect("told")
-            .clone()
-            .expect("a failure");
+        let failure = failure(&host).await;
         assert!(failure.what.contains(word), "{failure}");
         assert!(
             failure.todo.contains("start the node again") && failure.where_.contains("log"),
@@ -116,13 +107,7 @@ fn a_failing_disk(fault: Fault, word: &str) {
         acknowledged
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(GroupId(1), machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (_host, group, ledger) = own_shard(config(dir.path())).await;
         let there: BTreeSet<String> = ledger.lines().into_keys().collect();
         assert!(
             acknowledged.iter().all(|text| there.contains(text)),
@@ -149,17 +134,9 @@ fn groups_share_fsyncs() {
     killed(async {
         let disk = FaultyDisk::new();
         let host = on_disk(dir.path(), &disk).await;
-        let ledger = Ledger::new();
         let mut groups = Vec::new();
         for n in 0..33 {
-            groups.push(
-                host.open_group(GroupId(n), machine(&Ledger::new()), vec![1])
-                    .await
-                    .expect("opens"),
-            );
-        }
-        for group in &groups {
-            owned(group).await;
+            groups.push(own(&host, GroupId(n)).await);
         }
         // As slow as a disk that really syncs, so that there is something to share.
         disk.set(Fault::SlowSync(std::time::Duration::from_millis(2)));
@@ -174,7 +151,6 @@ fn groups_share_fsyncs() {
         let (appends, syncs) = (log.appends - before.appends, log.syncs - before.syncs);
         assert_eq!(appends, 33 * 20);
         assert!(syncs * 5 < appends, "{syncs} fsyncs for {appends} appends");
-        assert_eq!(ledger.len(), 0);
         disk.set(Fault::None);
         host.close().await;
     });

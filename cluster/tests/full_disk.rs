@@ -1,15 +1,13 @@
 //! A disk that is really full: a small file system, mounted for the test. Needs the right to mount.
 
-mod support;
+mod common;
 
 use bytes::Bytes;
-use sojourn_cluster::{EntryKind, GroupId, Host, HostConfig};
+use common::*;
+use sojourn_cluster::{EntryKind, HostConfig};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use support::*;
-
-const SHARD: GroupId = GroupId(1);
 
 /// A file system in memory, of a few MiB.
 struct SmallDisk {
@@ -65,12 +63,7 @@ fn line(n: usize) -> String {
 fn a_full_log_disk_stops_the_host_and_loses_nothing() {
     let disk = SmallDisk::new("8m");
     let acknowledged = killed(async {
-        let host = open(&disk.dir).await;
-        let group = host
-            .open_group(SHARD, machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (host, group, _) = own_shard(config(&disk.dir)).await;
         let mut acknowledged = 0;
         for n in 0..2000 {
             let body = Bytes::from(line(n));
@@ -79,13 +72,7 @@ fn a_full_log_disk_stops_the_host_and_loses_nothing() {
                 Err(_) => break,
             }
         }
-        let mut failed = host.failed();
-        let failure = failed
-            .wait_for(Option::is_some)
-            .await
-            .expect("told")
-            .clone()
-            .expect("a failure");
+        let failure = failure(&host).await;
         assert!(failure.todo.contains("the disk is full"), "{failure}");
         acknowledged
     });
@@ -95,13 +82,7 @@ fn a_full_log_disk_stops_the_host_and_loses_nothing() {
     );
     disk.grow("64m");
     killed(async {
-        let host = open(&disk.dir).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (_host, group, ledger) = own_shard(config(&disk.dir)).await;
         for n in 0..acknowledged {
             assert_eq!(
                 ledger.get(&line(n)).map(|l| l.times),
@@ -119,18 +100,11 @@ fn a_full_checkpoint_disk_keeps_the_log_and_heals() {
     let dir = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::symlink(&disk.dir, dir.path().join("checkpoints")).expect("a link");
     let count = killed(async {
-        let host = Host::open(HostConfig {
+        let (host, group, ledger) = own_shard(HostConfig {
             checkpoint_log_bytes: 1 << 30,
             ..config(dir.path())
         })
-        .await
-        .expect("opens");
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        .await;
         let mut dice = sojourn_cluster::sim::Dice::new(1);
         for n in 0..900 {
             // Not to be packed small.
@@ -159,12 +133,7 @@ fn a_full_checkpoint_disk_keeps_the_log_and_heals() {
         ledger.len()
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
         assert!(
             matches!(
                 group.opened().source,

@@ -1,25 +1,17 @@
 //! What was acknowledged is there after a restart, a kill, a checkpoint and a purge.
 
-mod support;
+mod common;
 
 use bytes::Bytes;
+use common::*;
 use sojourn_cluster::{EntryKind, GroupId, Host, HostConfig, OpenError, ProposeError, Source};
 use std::sync::atomic::Ordering;
-use support::*;
-
-const SHARD: GroupId = GroupId(1);
 
 #[test]
 fn a_restart_replays_the_log() {
     let dir = tempfile::tempdir().expect("a folder");
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (host, group, _) = own_shard(config(dir.path())).await;
         for n in 0..50 {
             assert_eq!(say(&group, &format!("line {n}")).await, 1);
         }
@@ -27,12 +19,7 @@ fn a_restart_replays_the_log() {
         host.close().await;
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
         assert_eq!(
             ledger.len(),
             50,
@@ -49,13 +36,7 @@ fn a_killed_host_keeps_what_it_acknowledged() {
     let dir = tempfile::tempdir().expect("a folder");
     for round in 0..4 {
         killed(async {
-            let host = open(dir.path()).await;
-            let ledger = Ledger::new();
-            let group = host
-                .open_group(SHARD, machine(&ledger), vec![1])
-                .await
-                .expect("opens");
-            owned(&group).await;
+            let (_host, group, ledger) = own_shard(config(dir.path())).await;
             assert_eq!(ledger.len(), round * 10, "round {round}");
             for n in 0..10 {
                 assert_eq!(say(&group, &format!("{round}/{n}")).await, 1);
@@ -69,22 +50,11 @@ fn a_killed_host_keeps_what_it_acknowledged() {
 fn a_checkpoint_lets_the_log_go_and_a_restart_begins_there() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (host, group, ledger) = own_shard(config(dir.path())).await;
         for n in 0..1000 {
             say(&group, &format!("line {n}")).await;
         }
-        let covered = group
-            .checkpoint_now()
-            .await
-            .expect("told")
-            .expect("a checkpoint")
-            .expect("a position");
+        let covered = checkpoint(&group).await;
         // A second one without news is the first.
         assert_eq!(
             group.checkpoint_now().await.expect("told"),
@@ -93,12 +63,7 @@ fn a_checkpoint_lets_the_log_go_and_a_restart_begins_there() {
         for n in 0..10 {
             say(&group, &format!("later {n}")).await;
         }
-        let second = group
-            .checkpoint_now()
-            .await
-            .expect("told")
-            .expect("a checkpoint")
-            .expect("a position");
+        let second = checkpoint(&group).await;
         assert!(second.index > covered.index);
         assert_eq!(
             (
@@ -112,12 +77,7 @@ fn a_checkpoint_lets_the_log_go_and_a_restart_begins_there() {
         second
     });
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
         assert_eq!(
             group.opened().source,
             Source::Checkpoint { at: Some(first) }
@@ -139,14 +99,8 @@ fn the_machine_closes_its_group_and_no_other() {
         let host = open(dir.path()).await;
         let (bad, good) = (Ledger::new(), Ledger::new());
         *bad.panic_on.lock() = Some("bomb".to_owned());
-        let one = host
-            .open_group(SHARD, machine(&bad), vec![1])
-            .await
-            .expect("opens");
-        let two = host
-            .open_group(GroupId(2), machine(&good), vec![1])
-            .await
-            .expect("opens");
+        let one = join(&host, SHARD, &bad).await;
+        let two = join(&host, GroupId(2), &good).await;
         owned(&one).await;
         owned(&two).await;
         say(&one, "fine").await;
@@ -199,10 +153,7 @@ fn the_machine_closes_its_group_and_no_other() {
             }
             Err(other) => panic!("{other}"),
         }
-        let good = host
-            .open_group(GroupId(2), machine(&healed), vec![1])
-            .await
-            .expect("opens");
+        let good = join(&host, GroupId(2), &healed).await;
         owned(&good).await;
         assert_eq!(say(&good, "still here").await, 2);
     });
@@ -212,17 +163,11 @@ fn the_machine_closes_its_group_and_no_other() {
 fn entries_are_refused_before_they_are_proposed() {
     let dir = tempfile::tempdir().expect("a folder");
     killed(async {
-        let host = Host::open(HostConfig {
+        let (host, group, _) = own_shard(HostConfig {
             max_entry_bytes: 100,
             ..config(dir.path())
         })
-        .await
-        .expect("opens");
-        let group = host
-            .open_group(SHARD, machine(&Ledger::new()), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        .await;
         let large = group
             .propose(EntryKind::Decisions, Bytes::from(vec![0; 101]), soon())
             .await;
@@ -265,13 +210,7 @@ fn entries_are_refused_before_they_are_proposed() {
 fn a_confirmed_read_sees_everything_acknowledged_before() {
     let dir = tempfile::tempdir().expect("a folder");
     killed(async {
-        let host = open(dir.path()).await;
-        let ledger = Ledger::new();
-        let group = host
-            .open_group(SHARD, machine(&ledger), vec![1])
-            .await
-            .expect("opens");
-        owned(&group).await;
+        let (_host, group, ledger) = own_shard(config(dir.path())).await;
         for n in 0..20 {
             let text = format!("line {n}");
             let body = Bytes::from(text.clone());

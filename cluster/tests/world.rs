@@ -1,9 +1,10 @@
 //! A small world on simulated disks: many crashes, and after each everything acknowledged is there, once, where it was
 //! said to be. Time is paused and everything random follows from the seed, which a failure names.
 
-mod support;
+mod common;
 
 use bytes::Bytes;
+use common::*;
 use parking_lot::Mutex;
 use sojourn_cluster::runtime::seed_thread;
 use sojourn_cluster::sim::{Dice, SimCheckpoints, SimLog};
@@ -13,7 +14,6 @@ use sojourn_cluster::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use support::*;
 use tokio::time::{Instant, sleep};
 
 const GROUPS: u64 = 3;

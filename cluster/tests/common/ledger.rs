@@ -1,16 +1,11 @@
 //! A toy machine: a ledger of texts, each with how often and where it was applied, and a history that outlives restarts.
 
-#![allow(dead_code)] // every test file uses a part
-
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sojourn_cluster::{Cut, EntryKind, Group, Host, HostConfig, Machine, Position, Rebuilt, Role};
+use sojourn_cluster::{Cut, EntryKind, Machine, Position, Rebuilt};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// How often and where a text was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,59 +261,4 @@ impl Machine for Shared {
         let lines: Vec<_> = self.0.lines().into_iter().collect();
         xxhash_rust::xxh3::xxh3_128(&encode(&lines))
     }
-}
-
-pub fn machine(ledger: &Arc<Ledger>) -> Arc<dyn Machine> {
-    Arc::new(Shared(ledger.clone()))
-}
-
-pub fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-pub async fn owned(group: &Group) {
-    let mut role = group.role();
-    let found = tokio::time::timeout_at(
-        soon(),
-        role.wait_for(|r| matches!(r, Role::Owner { .. } | Role::Closed { .. })),
-    )
-    .await
-    .expect("the only voter becomes owner in time")
-    .expect("the group lives")
-    .clone();
-    assert!(matches!(found, Role::Owner { .. }), "{found:?}");
-}
-
-pub async fn say(group: &Group, text: &str) -> u64 {
-    let body = Bytes::copy_from_slice(text.as_bytes());
-    let done = group
-        .propose(EntryKind::Decisions, body, soon())
-        .await
-        .expect("proposed and applied");
-    String::from_utf8_lossy(&done.reply)
-        .parse()
-        .expect("a count")
-}
-
-pub fn config(dir: &Path) -> HostConfig {
-    HostConfig {
-        dir: dir.to_owned(),
-        ..HostConfig::default()
-    }
-}
-
-pub async fn open(dir: &Path) -> Host {
-    Host::open(config(dir)).await.expect("the host opens")
-}
-
-/// Runs in a runtime of its own and then drops it, tasks and all, as a kill would.
-pub fn killed<T>(run: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let out = runtime.block_on(run);
-    drop(runtime);
-    out
 }
