@@ -263,43 +263,22 @@ pub(super) async fn run(
             }
         }
         ExecutionCommand::Override(args) => {
-            let command = args.by.command();
-            let answer = client
-                .override_(
-                    &args.execution.reference()?,
-                    &args.to,
-                    args.run_actions,
-                    &command,
-                )
-                .await;
-            commanded(answer, &command, say)?;
+            let (execution, command) = (args.execution.reference()?, args.by.command());
+            let moved = client.override_(&execution, &args.to, args.run_actions, &command);
+            commanded(moved.await, &command, say)?;
         }
         ExecutionCommand::Hold(args) => {
-            let command = args.by.command();
-            commanded(
-                client.hold(&args.execution.reference()?, &command).await,
-                &command,
-                say,
-            )?;
+            let (execution, command) = (args.execution.reference()?, args.by.command());
+            commanded(client.hold(&execution, &command).await, &command, say)?;
         }
         ExecutionCommand::Resume(args) => {
-            let command = args.by.command();
-            commanded(
-                client.resume(&args.execution.reference()?, &command).await,
-                &command,
-                say,
-            )?;
+            let (execution, command) = (args.execution.reference()?, args.by.command());
+            commanded(client.resume(&execution, &command).await, &command, say)?;
         }
         ExecutionCommand::Stop(args) => {
-            let command = args.by.command();
-            let answer = client
-                .stop(
-                    &args.execution.reference()?,
-                    args.outcome.as_deref(),
-                    &command,
-                )
-                .await;
-            commanded(answer, &command, say)?;
+            let (execution, command) = (args.execution.reference()?, args.by.command());
+            let stopped = client.stop(&execution, args.outcome.as_deref(), &command);
+            commanded(stopped.await, &command, say)?;
         }
     }
     Ok(Exit::Done)
