@@ -34,6 +34,7 @@ mod show;
 mod signal;
 mod simulate;
 pub mod table;
+mod unmatched;
 
 pub use exit::Exit;
 pub use say::{Said, Say};

@@ -30,6 +30,7 @@ mod journeys;
 mod lane;
 mod receipt;
 mod signal;
+mod unmatched;
 
 pub use client::{Builder, Client, DEADLINE, DEADLINE_MAX, Pending};
 pub use error::{Code, Error, Violation};
@@ -39,3 +40,4 @@ pub use receipt::{FATES, Fate, Outcome, Part, Position, Receipt};
 pub use signal::{Identifier, Signal};
 /// The messages of the public services, as queries return them.
 pub use sojourn_proto::v1 as wire;
+pub use unmatched::UnmatchedFilter;

@@ -54,6 +54,12 @@ pub struct Cluster {
 pub struct Limits {
     /// Free disk, in bytes, below which no signal is admitted. Default: 1 GiB. Since 0.1.
     pub disk_free_min: u64,
+    /// Seconds for which a repeated signal is recognised; customers of whom nothing has been active for as long leave
+    /// memory. Default: 7 days. Since 0.1.
+    pub dedup_seconds: u64,
+    /// Bytes on disk that the index of receipts may take; beyond, its oldest day is dropped, which is reported as an
+    /// error. Default: 8 GiB. Since 0.1.
+    pub dedup_bytes: u64,
 }
 
 /// Checkpoints.
@@ -82,6 +88,8 @@ impl Default for Config {
             cluster: Cluster { shards: 32 },
             limits: Limits {
                 disk_free_min: crate::limits::DISK_FREE_MIN,
+                dedup_seconds: (sojourn_journey::limits::DEDUP_WINDOW.0 / 1_000_000).unsigned_abs(),
+                dedup_bytes: crate::limits::DEDUP_BYTES,
             },
             checkpoint: Checkpoint {
                 every_seconds: 60,
@@ -91,6 +99,8 @@ impl Default for Config {
         }
     }
 }
+
+const DEDUP_SECONDS_MAX: u64 = 366 * 86_400;
 
 /// What the command line may override.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -163,6 +173,12 @@ impl Config {
         if self.checkpoint.every_seconds == 0 {
             return Err("checkpoint.every_seconds is 0: expected at least 1".into());
         }
+        if !(1..=DEDUP_SECONDS_MAX).contains(&self.limits.dedup_seconds) {
+            return Err(format!(
+                "limits.dedup_seconds is {}: expected 1 to {DEDUP_SECONDS_MAX} (a year)",
+                self.limits.dedup_seconds
+            ));
+        }
         for (name, bytes) in [
             ("checkpoint.log_bytes", self.checkpoint.log_bytes),
             ("checkpoint.waiting_bytes", self.checkpoint.waiting_bytes),
@@ -209,6 +225,7 @@ mod tests {
             ("[cluster]\nshards = 3\n", "cluster.shards is 3"),
             ("[cluster]\nshrads = 4\n", "shrads"),
             ("[listen]\ngrpc = \"here\"\n", "listen.grpc"),
+            ("[limits]\ndedup_seconds = 0\n", "limits.dedup_seconds is 0"),
             (
                 "[checkpoint]\nevery_seconds = 0\n",
                 "checkpoint.every_seconds",

@@ -39,3 +39,11 @@ pub const WEBHOOK_ANSWER_BYTES: usize = 64 << 10;
 pub const DISK_FREE_MIN: u64 = 1 << 30;
 /// History that may wait for a checkpoint in one shard; beyond, no signal is admitted.
 pub const HISTORY_WAITING_MAX: u64 = 128 << 20;
+/// Days for which signals that moved nothing are listed.
+pub const UNMATCHED_DAYS: u32 = 30;
+/// The newest signals that concerned nobody, kept in memory for each shard.
+pub const NO_MATCH_SAMPLE: usize = 32;
+/// Customers of one shard that may begin to leave memory at once.
+pub const LEAVING: usize = 256;
+/// Bytes on disk that the index of receipts may take in one node.
+pub const DEDUP_BYTES: u64 = 8 << 30;

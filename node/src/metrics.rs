@@ -111,9 +111,12 @@ impl Doors {
         set("log_disk_bytes", stats.log.used_bytes);
         set("checkpoint_disk_bytes", stats.checkpoint_disk_bytes);
         let (mut customers, mut awake, mut ignored, mut waiting, mut open) = (0, 0, 0, 0, 0);
+        let (mut away, mut shortened) = (0, 0);
         for shard in &core.shards {
             let state = shard.duties.state.lock();
             customers += state.customers;
+            away += state.away;
+            shortened = shortened.max(shard.duties.history.shortened());
             ignored += state.ignored;
             waiting += state.waiting.bytes();
             let number = shard.number.to_string();
@@ -130,6 +133,8 @@ impl Doors {
         }
         set("customers", customers);
         set("customers_awake", awake);
+        set("customers_away", away);
+        set("dedup_shortened", shortened);
         set("decisions_ignored", ignored);
         set("history_waiting_bytes", waiting);
         set("shards_open", open);

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::folder::{Folder, FolderError, free_bytes};
 use crate::hands::endpoints::Endpoints;
-use crate::history::Store;
+use crate::history::{Keep, Store};
 use crate::limits;
 use crate::metrics::Doors;
 use crate::rpc::executions::ExecutionsService;
@@ -21,6 +21,7 @@ use ractor::{Actor, ActorCell};
 use sojourn_cluster::{
     Failure, Group, GroupId, Host, HostConfig, OpenError, OpenReport, Seams, ShardId, Source,
 };
+use sojourn_journey::time::Span;
 use sojourn_proto::{DESCRIPTORS, stored, v1};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -170,11 +171,16 @@ impl Node {
             Endpoints::new(catalog.clone()).map_err(|e| NodeError::Other(e.to_string()))?;
         let gauge: Arc<Gauge> = Arc::default();
         let mut all = Vec::with_capacity(usize::from(shards));
+        let window = i64::try_from(config.limits.dedup_seconds).unwrap_or(i64::MAX / 1_000_000);
+        let keep = Keep {
+            window: Span::from_seconds(window),
+            bytes: config.limits.dedup_bytes,
+        };
         // opened side by side: a restart reads checkpoints and replays the log on all cores
         let mut opening = JoinSet::new();
         for number in 0..shards {
             let (host, history, node) = (host.clone(), history.clone(), folder.node);
-            opening.spawn(async move { open_replica(&host, history, number, node).await });
+            opening.spawn(async move { open_replica(&host, (history, keep), number, node).await });
         }
         let mut replicas = Vec::with_capacity(usize::from(shards));
         while let Some(opened) = opening.join_next().await {
@@ -336,7 +342,7 @@ impl Node {
 /// Opens this node's replica of one shard: its checkpoint is read and its log replayed.
 async fn open_replica(
     host: &Host,
-    history: Arc<Store>,
+    (history, keep): (Arc<Store>, Keep),
     number: u16,
     node: u64,
 ) -> Result<(Arc<ShardMachine>, Group), NodeError> {
@@ -348,6 +354,7 @@ async fn open_replica(
         hands: Mutex::new(None),
         watchers: broadcast::channel(WATCH_BACKLOG).0,
         catalog: watch::channel(0).0,
+        keep,
         history_full: AtomicBool::new(false),
     });
     let id = GroupId::of_shard(ShardId(number));

@@ -147,6 +147,7 @@ impl Made {
             content: 0,
             time_ahead: false,
             notes: Vec::new(),
+            returned: None,
         };
         Decision::decode(&decision.encode()).expect("a decision can be read again")
     }

@@ -13,9 +13,9 @@ use sojourn_journey::identifier::customer_hash;
 use sojourn_journey::signal::{Identifier, Signal};
 use sojourn_journey::time::{Span, Time};
 use sojourn_node::shard::apply::apply;
-use sojourn_node::shard::customer::DecisionId;
+use sojourn_node::shard::customer::{DecisionId, Slot, pack};
 use sojourn_node::shard::decision::{Decision, Part, id_hash_of};
-use sojourn_node::shard::state::{ShardState, Verdict};
+use sojourn_node::shard::state::{Look, ShardState, Verdict};
 use sojourn_proto::{stored, v1};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -121,7 +121,23 @@ impl Owner {
             content: 0,
             time_ahead: false,
             notes: Vec::new(),
+            returned: None,
         }
+    }
+
+    /// The customer leaves memory.
+    fn leave(&mut self) -> Decision {
+        let state = self.state.clone();
+        let mut decision = self.decide(WAY[2]);
+        self.state = state;
+        decision.cause = stored::cause::Cause::Leave(stored::LeaveCause {});
+        decision.id_hash = None;
+        decision.parts.clear();
+        decision
+    }
+
+    fn hash(&self) -> u64 {
+        customer_hash("default", &self.customer.key)
     }
 }
 
@@ -213,4 +229,97 @@ fn a_decision_on_another_state_is_ignored_by_all_and_changes_nothing() {
         Verdict::Ignored
     );
     assert_eq!((state.customers, state.buckets.len()), (1, 1));
+}
+
+/// The packed customers of a hash that are in memory.
+fn packed(state: &ShardState, hash: u64) -> Bytes {
+    match state.look(hash).expect("the state can be read") {
+        Look::Here(bucket) => pack(&bucket).into(),
+        Look::Away { .. } | Look::Nobody => panic!("they are not in memory"),
+    }
+}
+
+/// An owner's replica, and one that knows the bytes only and keeps nothing awake.
+#[derive(Default)]
+struct Both {
+    owner: ShardState,
+    follower: ShardState,
+    index: u64,
+}
+
+impl Both {
+    fn take(&mut self, decision: &Decision) -> Verdict {
+        self.index += 1;
+        let bytes = decision.encode();
+        let verdict = take(&mut self.owner, self.index, decision, &bytes);
+        let read = Decision::decode(&bytes).expect("what was written can be read");
+        let same = take(&mut self.follower, self.index, &read, &bytes);
+        let always = Instant::now() + Duration::from_secs(3_600);
+        self.follower.pack_idle(always, usize::MAX);
+        assert_eq!(verdict, same);
+        assert_eq!(
+            self.owner.hash(),
+            self.follower.hash(),
+            "after entry {}",
+            self.index
+        );
+        verdict
+    }
+}
+
+#[test]
+fn who_is_away_comes_back_as_they_left_and_only_so() {
+    let mut both = Both::default();
+    let mut owner = Owner::new(1);
+    both.take(&owner.decide(WAY[0]));
+    // with an active execution they stay, whatever is asked
+    assert_eq!(
+        both.take(&owner.leave()),
+        Verdict::Applied { index: 2, sub: 0 }
+    );
+    assert_eq!(both.owner.away, 0);
+    both.take(&owner.decide("bank.A_DECLINED"));
+    let early = packed(&both.owner, owner.hash());
+    both.take(&owner.decide(WAY[1]));
+    assert_eq!(
+        both.take(&owner.leave()),
+        Verdict::Applied { index: 5, sub: 0 }
+    );
+    assert_eq!(both.owner.away, 1);
+    assert!(matches!(
+        both.owner.buckets.get(&owner.hash()),
+        Some(Slot::Away(_))
+    ));
+    let left = both.owner.waiting.away_of(owner.hash());
+    let left = left.expect("history has them");
+
+    let last = owner.last;
+    let back = owner.decide(WAY[3]);
+    for returned in [None, Some(early), Some(Bytes::from_static(b"no customer"))] {
+        let wrong = Decision {
+            returned,
+            ..back.clone()
+        };
+        assert_eq!(both.take(&wrong), Verdict::Ignored);
+    }
+    assert_eq!(both.owner.away, 1);
+    let right = Decision {
+        returned: Some(Bytes::copy_from_slice(&left)),
+        ..back
+    };
+    assert_eq!(right.previous, last);
+    assert_eq!(both.take(&right), Verdict::Applied { index: 9, sub: 0 });
+    assert_eq!(
+        (both.owner.away, both.owner.customers, both.owner.ignored),
+        (0, 1, 3)
+    );
+    assert!(both.owner.waiting.away_of(owner.hash()).is_none());
+    let customer = both
+        .owner
+        .customer(owner.hash(), "default", &owner.customer.key);
+    let customer = customer.expect("it can be read").expect("they are back");
+    assert_eq!((customer.last, customer.recent.len()), (Some(right.id), 4));
+    assert_eq!(customer.customer.runs.len(), 1);
+    // the same once more is another decision's chance no more
+    assert_eq!(both.take(&right), Verdict::Ignored);
 }

@@ -299,6 +299,12 @@ fn commanded(
         }
         trouble
     })?;
+    if answer.content_differs {
+        return Err(Trouble::no(format!(
+            "another command was done with the id {}; this one was not: give it an id of its own",
+            command.id
+        )));
+    }
     if say.json() {
         say.value(&json::command(&answer));
         return Ok(());

@@ -152,6 +152,7 @@ pub(super) fn execution(e: &v1::Execution) -> Value {
         "goal_at": time(e.goal_at), "hold": e.hold.as_ref().map(by), "waiting": e.waiting, "events": e.events,
         "facts": facts, "variables": values(&e.variables), "kept": values(&e.kept),
         "timers": e.timers.iter().map(timer).collect::<Vec<_>>(), "owed": owed,
+        "journey_state": Some(e.journey_state.as_str()).filter(|s| !s.is_empty()),
     }))
 }
 
@@ -214,6 +215,34 @@ fn signal(s: &v1::Signal) -> Value {
         "id": s.id, "source": s.source, "type": s.r#type, "time": time(s.time),
         "identifiers": s.identifiers.iter().map(|i| identifier(Some(i))).collect::<Vec<_>>(),
         "data": embedded(&s.data), "attributes": embedded(&s.attributes),
+    }))
+}
+
+/// A signal that moved nothing.
+pub(super) fn unmatched(s: &v1::UnmatchedSignal) -> Value {
+    present(json!({
+        "fate": "unmatched",
+        "type": s.r#type,
+        "signal_id": s.signal_id,
+        "source": s.source,
+        "customer": identifier(s.customer.as_ref()),
+        "execution": s.execution,
+        "journey": s.journey,
+        "version": s.version,
+        "stage": s.stage,
+        "at": time(Some(s.at)),
+        "occurred": time(Some(s.occurred)),
+        "position": position(s.position.as_ref()),
+        "signal": s.signal.as_ref().map(signal),
+    }))
+}
+
+/// A signal that concerned nobody.
+pub(super) fn no_match(s: &v1::NoMatchSample) -> Value {
+    present(json!({
+        "fate": "no_match",
+        "at": time(Some(s.at)),
+        "signal": s.signal.as_ref().map(signal),
     }))
 }
 

@@ -1,7 +1,7 @@
-//! `signal`: send one, or import a file of them.
+//! `signal`: send one, import a file of them, or list those that moved nothing.
 
 use super::exit::{Exit, Trouble};
-use super::{GlobalOpts, Say, args, import, json};
+use super::{GlobalOpts, Say, args, import, json, unmatched};
 use crate::error::Error;
 use crate::receipt::{Outcome, Receipt};
 use crate::signal::{Identifier, Signal};
@@ -14,6 +14,8 @@ pub enum SignalCommand {
     Send(Box<SendArgs>),
     /// Import signals from files
     Import(Box<import::ImportArgs>),
+    /// List the signals of the last 30 days that moved nothing
+    Unmatched(unmatched::UnmatchedArgs),
 }
 
 /// `sojourn signal send TYPE --customer NAME=VALUE`.
@@ -50,6 +52,7 @@ pub(super) async fn run(
     match command {
         SignalCommand::Send(args) => send(*args, global, say).await,
         SignalCommand::Import(args) => import::run(&args, global, say).await,
+        SignalCommand::Unmatched(args) => unmatched::run(args, global, say).await,
     }
 }
 

@@ -182,6 +182,13 @@ impl signals_server::Signals for World {
         }
     }
 
+    async fn list_unmatched(
+        &self,
+        _: Request<v1::ListUnmatchedRequest>,
+    ) -> Result<Response<v1::ListUnmatchedResponse>, Status> {
+        Err(Status::unimplemented("this world keeps no timelines"))
+    }
+
     async fn send_batch(
         &self,
         _: Request<v1::SendBatchRequest>,

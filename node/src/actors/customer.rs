@@ -11,12 +11,13 @@ use super::{Answer, Ask, CustomerKey, ExecutionKey, Request};
 use crate::catalog::WorkspaceView;
 use crate::convert::event::by_to;
 use crate::history::{command_hash, id_hash};
-use crate::shard::customer::{CustomerState, DecisionId, Recent};
+use crate::shard::customer::{CustomerState, DecisionId, Recent, customer_of};
 use crate::shard::decision::{Decision, Part};
 use crate::shard::owner::Duties;
 use crate::shard::proposer::Proposal;
 use crate::shard::read;
 use crate::shard::receipt;
+use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use sojourn_journey::customer::Customer;
 use sojourn_journey::decide::{ByHand, Moment};
@@ -24,6 +25,7 @@ use sojourn_journey::execution::Execution;
 use sojourn_journey::plan;
 use sojourn_journey::receipt::Fate;
 use sojourn_journey::signal::Signal;
+use sojourn_journey::time::Time;
 use sojourn_proto::{stored, v1};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,6 +50,10 @@ pub struct Mind {
     session: Arc<Session>,
     /// What it will be once everything decided is applied; `None`: nobody is known under this key.
     known: Option<CustomerState>,
+    /// The packed customers of this hash while they are away: the next decision brings them back.
+    returning: Option<Bytes>,
+    /// The last decision, if by it they leave memory.
+    left: Option<DecisionId>,
     in_flight: HashMap<u128, DecisionId>,
     executions: HashMap<ExecutionKey, ActorRef<Decide>>,
 }
@@ -67,16 +73,15 @@ impl Actor for CustomerActor {
             .session()
             .ok_or("this node does not own the shard any more")?;
         let me = start.customer;
-        let known = start
-            .duties
-            .state
-            .lock()
-            .customer(me.hash, &me.workspace, &me.key)?;
+        let (bucket, returning) = read::bucket(&*start.duties, me.hash)?;
+        let known = customer_of(&bucket, &me.workspace, &me.key).cloned();
         Ok(Mind {
             me,
             duties: start.duties,
             session,
             known,
+            returning,
+            left: None,
             in_flight: HashMap::new(),
             executions: HashMap::new(),
         })
@@ -125,6 +130,15 @@ impl Mind {
         myself: &ActorRef<Request>,
         request: Request,
     ) -> Result<(), ActorProcessingErr> {
+        if let Some(left) = self.left.take()
+            && !self.duties.pending.waits(left)
+        {
+            // what is pending lacks what only apply knows: begin from what is committed. (While they are still about to
+            // leave, a decision finds nobody there and is made again.)
+            let (bucket, returning) = read::bucket(&*self.duties, self.me.hash)?;
+            self.known = customer_of(&bucket, &self.me.workspace, &self.me.key).cloned();
+            self.returning = returning;
+        }
         let Some(request) = self.unless_repeated(request)? else {
             return Ok(());
         };
@@ -200,6 +214,7 @@ impl Mind {
                     |execution| stored::cause::Cause::Release(stored::ReleaseCause { execution });
                 self.one(myself, &ask, execution, cause, 0).await
             }
+            Ask::Leave => self.leave(),
         };
         match drafted {
             Ok(draft) => return self.propose(request, draft),
@@ -222,7 +237,7 @@ impl Mind {
         let hash = match &*request.ask {
             Ask::Signal { sent, .. } => id_hash(self.me.hash, &sent.source, &sent.id),
             Ask::Command { command, .. } => command_hash(self.me.hash, &command.id),
-            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } => {
+            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } | Ask::Leave => {
                 return Ok(Some(request));
             }
         };
@@ -269,6 +284,9 @@ impl Mind {
         let plan = plan::plan(workspace, record, &self.me.key, signal, at);
         if plan.parts.is_empty() && self.known.is_none() {
             return Err(Answer::Receipt(self.no_match(sent, moment, time_ahead)));
+        }
+        if plan.parts.is_empty() {
+            self.duties.no_match(&self.me.workspace, sent, at);
         }
         let left_out = plan.change.left_out.iter();
         let notes = left_out
@@ -437,6 +455,27 @@ impl Mind {
         })
     }
 
+    /// The customer leaves memory, if nothing of theirs is active and nothing was decided within the dedup window.
+    fn leave(&self) -> Result<Draft, Answer> {
+        let moment = Moment::now(self.session.at());
+        let long_ago = Time(moment.at.0.saturating_sub(self.duties.dedup_window.0));
+        let here = self.known.as_ref().filter(|_| self.returning.is_none());
+        let Some(known) = here.filter(|k| k.is_idle() && k.last_at < long_ago) else {
+            return Err(Answer::Receipt(v1::Receipt::default()));
+        };
+        Ok(Draft {
+            cause: stored::cause::Cause::Leave(stored::LeaveCause {}),
+            moment,
+            customer: known.customer.clone(),
+            change: Default::default(),
+            parts: Vec::new(),
+            afters: Vec::new(),
+            content: 0,
+            time_ahead: false,
+            notes: Vec::new(),
+        })
+    }
+
     fn propose(&mut self, request: Request, draft: Draft) -> Result<(), ActorProcessingErr> {
         let id = self.session.next_id();
         let previous = self.known.as_ref().and_then(|k| k.last);
@@ -456,6 +495,7 @@ impl Mind {
             content: draft.content,
             time_ahead: draft.time_ahead,
             notes: draft.notes,
+            returned: self.returning.take(),
         });
         let bytes = decision.encode();
         if bytes.len() > crate::limits::DECISION_BYTES {
@@ -470,6 +510,8 @@ impl Mind {
             return Err(why.into());
         }
         self.take_over(&decision, draft.customer, draft.afters);
+        let leaves = matches!(decision.cause, stored::cause::Cause::Leave(_));
+        self.left = leaves.then_some(id);
         if let Some(hash) = decision.id_hash {
             if self.in_flight.len() > 2 * crate::limits::IN_FLIGHT_CUSTOMER {
                 let recent = self.known.iter().flat_map(|k| &k.recent);
@@ -506,6 +548,7 @@ impl Mind {
         });
         known.customer = customer;
         known.last = Some(decision.id);
+        known.last_at = decision.at;
         if let Some(hash) = decision.id_hash {
             known.remember(Recent { hash, index: 0 });
         }
@@ -538,7 +581,7 @@ impl Mind {
 
     /// The answer when nobody is known and no entry rule took the signal: counted, not recorded.
     fn no_match(&self, sent: &v1::Signal, moment: Moment, time_ahead: bool) -> v1::Receipt {
-        self.duties.no_match();
+        self.duties.no_match(&self.me.workspace, sent, moment.at);
         v1::Receipt {
             signal_id: sent.id.clone(),
             source: sent.source.clone(),

@@ -158,6 +158,8 @@ fn decide_part(
             result: result.clone(),
         },
         Ask::Release { .. } => Input::Release,
+        // asked of the customer as a whole: no execution is there then
+        Ask::Leave => return Ok(Vec::new()),
     };
     decide(compiled, state, customer, input, moment)
 }

@@ -254,6 +254,19 @@ impl Live {
         }
     }
 
+    /// A customer cannot be woken: whoever waits for it is told why.
+    pub fn cannot_wake(&self, customer: &CustomerKey, why: &str) {
+        let Some(entry) = self.inner.lock().customers.remove(customer) else {
+            // the term of office ended meanwhile
+            return;
+        };
+        if let State::Waking(requests) = entry.state {
+            for request in requests {
+                request.answer(Answer::Internal(why.to_owned()));
+            }
+        }
+    }
+
     /// A customer's actor has stopped by itself: the next request wakes a new one.
     pub fn gone(&self, actor: ActorId) {
         let mut inner = self.inner.lock();

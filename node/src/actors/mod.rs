@@ -115,6 +115,8 @@ pub enum Ask {
         /// The execution.
         execution: ExecutionKey,
     },
+    /// Nothing of theirs has been active for long: they may leave memory.
+    Leave,
 }
 
 impl Ask {
@@ -122,7 +124,7 @@ impl Ask {
     pub fn content(&self) -> u64 {
         match self {
             Ask::Signal { content, .. } | Ask::Command { content, .. } => *content,
-            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } => 0,
+            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } | Ask::Leave => 0,
         }
     }
 }

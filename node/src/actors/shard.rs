@@ -2,12 +2,17 @@
 
 use super::customer::{CustomerActor, Start};
 use super::live::{Live, PASSIVATE_EVERY, idle_since};
-use super::{CustomerKey, Request};
+use super::{Ask, CustomerKey, Reply, Request};
 use crate::limits;
+use crate::shard::customer::Slot;
 use crate::shard::owner::Duties;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Customers looked at in one tick, ten bytes each, under one lock.
+const LOOK: usize = 8_192;
 
 /// The actor.
 pub struct ShardActor;
@@ -28,12 +33,58 @@ pub struct ShardArgs {
     pub duties: Arc<Duties>,
     /// How many shards share the node.
     pub shards: usize,
+    /// Up to where it has looked for customers that may leave memory.
+    pub looked: Bound<u64>,
 }
 
 impl ShardArgs {
     /// This shard's part of the customers that may be awake.
     fn keep(&self) -> usize {
         (limits::AWAKE_CUSTOMERS / self.shards.max(1)).max(1)
+    }
+
+    /// Looks at some of the customers, and asks those who have been idle for the dedup window to leave memory.
+    fn send_away(&mut self) {
+        let long_ago = crate::clock::wall().0 - self.duties.dedup_window.0;
+        let idle: Vec<(u64, Slot)> = {
+            let state = self.duties.state.lock();
+            let mut found = Vec::new();
+            let mut last = None;
+            let next = state.buckets.range((self.looked, Bound::Unbounded));
+            for (hash, slot) in next.take(LOOK) {
+                if found.len() == limits::LEAVING {
+                    break;
+                }
+                last = Some(*hash);
+                if slot.idle_since().is_some_and(|since| since.0 < long_ago) {
+                    found.push((*hash, slot.clone()));
+                }
+            }
+            self.looked = match last {
+                Some(hash) => Bound::Excluded(hash),
+                None => Bound::Unbounded,
+            };
+            found
+        };
+        for (hash, slot) in idle {
+            let bucket = match slot.open() {
+                Ok(bucket) => bucket,
+                Err(error) => {
+                    tracing::error!(shard = self.duties.shard, %error, "a customer cannot be read");
+                    continue;
+                }
+            };
+            for customer in bucket.iter().flat_map(|bucket| bucket.iter()) {
+                let who = CustomerKey {
+                    hash,
+                    workspace: customer.workspace.as_str().into(),
+                    key: customer.customer.key.clone(),
+                };
+                let ask = Arc::new(Ask::Leave);
+                // refused when this node does not own the shard any more: then it is its successor's to do
+                let _ = self.live.submit_inner(who, ask, Reply::nobody());
+            }
+        }
     }
 }
 
@@ -64,9 +115,13 @@ impl Actor for ShardActor {
                     duties: state.duties.clone(),
                     live: state.live.clone(),
                 };
-                let (actor, _) =
-                    Actor::spawn_linked(None, CustomerActor, start, myself.get_cell()).await?;
-                state.live.awake(&customer, actor);
+                match Actor::spawn_linked(None, CustomerActor, start, myself.get_cell()).await {
+                    Ok((actor, _)) => state.live.awake(&customer, actor),
+                    Err(error) => {
+                        tracing::error!(shard = state.duties.shard, %error, "a customer cannot be woken");
+                        state.live.cannot_wake(&customer, &error.to_string());
+                    }
+                }
                 // a quarter of slack, so that sorting by age is paid by many
                 let keep = state.keep();
                 if state.live.count() > keep + keep / 4 {
@@ -79,8 +134,8 @@ impl Actor for ShardActor {
                     .passivate(idle_since(Instant::now()), state.keep());
                 // packs as much as an entry would wait for, and goes on at the next tick
                 let now = Instant::now();
-                let mut shard = state.duties.state.lock();
-                shard.pack_idle(idle_since(now), 4_096);
+                state.duties.state.lock().pack_idle(idle_since(now), 4_096);
+                state.send_away();
             }
         }
         Ok(())

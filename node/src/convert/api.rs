@@ -5,13 +5,24 @@ use super::value::{identifier_to, value_to};
 use sojourn_journey::execution::Execution;
 use sojourn_journey::expr::{Holds, Part};
 use sojourn_journey::identifier::ExecutionId;
+use sojourn_journey::plan::JourneyState;
 use sojourn_journey::problem::{Problem, Severity};
 use sojourn_journey::why::{Explanation, Waiting, Way};
 use sojourn_proto::v1;
 use std::collections::BTreeMap;
 
+/// How the journey of an execution stands, as a word; empty while it is active.
+pub fn state_to(state: JourneyState) -> &'static str {
+    match state {
+        JourneyState::Active => "",
+        JourneyState::Held => "held",
+        JourneyState::Dropped => "dropped",
+        JourneyState::Draining => "draining",
+    }
+}
+
 /// An execution, as shown.
-pub fn execution_to(workspace: &str, e: &Execution) -> v1::Execution {
+pub fn execution_to(workspace: &str, e: &Execution, journey: JourneyState) -> v1::Execution {
     let id = ExecutionId::new(
         workspace,
         &e.customer,
@@ -73,6 +84,7 @@ pub fn execution_to(workspace: &str, e: &Execution) -> v1::Execution {
                 next: o.next.map(|t| t.0),
             })
             .collect(),
+        journey_state: state_to(journey).to_owned(),
     }
 }
 
@@ -89,9 +101,28 @@ pub fn problem_to(p: &Problem) -> v1::Problem {
 }
 
 /// An explanation, as shown.
-pub fn why_to(workspace: &str, e: &Execution, why: &Explanation) -> v1::WhyResponse {
+pub fn why_to(
+    workspace: &str,
+    e: &Execution,
+    journey: JourneyState,
+    why: &Explanation,
+) -> v1::WhyResponse {
+    // what the ways out wait for counts once the journey is active again
+    let summary = match journey {
+        JourneyState::Active | JourneyState::Draining => why.text.clone(),
+        JourneyState::Held => format!(
+            "journey {} is deactivated (hold): nothing moves and {} signals wait until it is activated. Then: {}",
+            e.journey,
+            e.waiting.len(),
+            why.text
+        ),
+        JourneyState::Dropped => format!(
+            "journey {} is deactivated (drop): signals are dropped and timers wait until it is activated. Then: {}",
+            e.journey, why.text
+        ),
+    };
     v1::WhyResponse {
-        execution: Some(execution_to(workspace, e)),
+        execution: Some(execution_to(workspace, e, journey)),
         position: None,
         ways: why.ways.iter().map(way_to).collect(),
         exits: why.exits.iter().map(way_to).collect(),
@@ -106,7 +137,7 @@ pub fn why_to(workspace: &str, e: &Execution, why: &Explanation) -> v1::WhyRespo
                 ..v1::Way::default()
             })
             .collect(),
-        summary: why.text.clone(),
+        summary,
     }
 }
 

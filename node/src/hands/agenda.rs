@@ -187,7 +187,9 @@ impl Agenda {
             };
             from = Bound::Excluded(*last);
             for (hash, slot) in slots {
-                let Ok(bucket) = slot.open() else { continue };
+                let Ok(Some(bucket)) = slot.open() else {
+                    continue;
+                };
                 for customer in bucket.iter().filter(|c| c.workspace == reopened.workspace) {
                     let ours = customer
                         .executions
@@ -272,8 +274,8 @@ impl Agenda {
 
     /// Starts what is due in a bucket; answers when to look again (what is under way is looked at when it ends).
     fn examine(&mut self, hash: u64, now: Time) -> Option<Time> {
-        let bucket = match self.duties.state.lock().bucket(hash) {
-            Ok(bucket) => bucket,
+        let bucket = match self.duties.state.lock().here(hash) {
+            Ok(bucket) => bucket.unwrap_or_default(),
             Err(error) => {
                 tracing::error!(shard = self.duties.shard, %error, "a customer cannot be read");
                 return None;

@@ -1,17 +1,37 @@
-//! What happened, for ever: records of decisions by customer, and the index of receipts.
+//! What happened, for ever: records of decisions by customer, the index of receipts, the executions that ended, the
+//! customers that left memory, and for a while the signals that moved nothing.
 //!
 //! Written behind: what was applied since the last checkpoint waits in memory ([`waiting`]), for the log holds it
 //! already; reads see both. Knows nothing of what a record means.
 
 pub mod fault;
+pub mod index;
 pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod waiting;
 
+use sojourn_journey::time::{Span, Time};
+
 pub use fault::Damaged;
 pub use store::{CatalogCopy, Store};
-pub use waiting::{Receipts, Waiting};
+pub use waiting::{Note, Receipts, Waiting};
+
+/// How long the index of receipts is kept: the limit that is reached first counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// The dedup window.
+    pub window: Span,
+    /// Bytes on disk of all shards together.
+    pub bytes: u64,
+}
+
+/// The number of a day, from the epoch on.
+pub fn day_of(at: Time) -> u32 {
+    u32::try_from(at.0 / DAY.0).unwrap_or(0)
+}
+
+const DAY: Span = Span::from_seconds(86_400);
 
 /// One decision as it was applied.
 #[derive(Clone, Debug)]

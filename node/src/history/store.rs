@@ -3,30 +3,36 @@
 //! `records`: shard u16 | customer hash u64 | first log index u64 -> `stored::Records`, those of one customer
 //! between two checkpoints. `receipts-<day>`: shard u16 | id hash 16 bytes -> log index u64 | place u32; a keyspace
 //! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`. `catalog`:
-//! the catalog's last checkpoint once more.
+//! the catalog's last checkpoint once more. The others stand in [`super::index`].
 
-use super::Record;
 use super::fault::{Damaged, Faults, listed, precheck};
-use super::waiting::{Place, Receipts, Taken};
+use super::waiting::{Batch, Place, Receipts};
+use super::{DAY, Keep, Record, day_of};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_cluster::Failure;
+use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// History of all shards of this node.
 pub struct Store {
-    db: Database,
+    pub(super) db: Database,
     records: Keyspace,
     marks: Keyspace,
     catalog: Keyspace,
+    pub(super) ended: Keyspace,
+    pub(super) away: Keyspace,
+    pub(super) unmatched: Keyspace,
     days: Mutex<BTreeMap<u32, Keyspace>>,
     /// The names of all keyspaces, as they stand in the list on disk.
     names: Mutex<BTreeSet<String>>,
-    faults: Faults,
+    shortened: AtomicU64,
+    pub(super) faults: Faults,
 }
 
 /// The catalog as it was at its last checkpoint.
@@ -61,16 +67,25 @@ impl Store {
         })?;
         let found = faults.reading("opening it", || Ok(db.list_keyspace_names()))?;
         faults.complete(&names, found.iter().map(|name| &**name))?;
-        let (records, marks, catalog, days) = faults.reading("opening it", || {
-            let open = |name: &str| db.keyspace(name, KeyspaceCreateOptions::default);
-            let mut days = BTreeMap::new();
-            for name in &found {
-                if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
-                    days.insert(day, open(name)?);
+        let ([records, marks, catalog, ended, away, unmatched], days) =
+            faults.reading("opening it", || {
+                let open = |name: &str| db.keyspace(name, KeyspaceCreateOptions::default);
+                let mut days = BTreeMap::new();
+                for name in &found {
+                    if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
+                        days.insert(day, open(name)?);
+                    }
                 }
-            }
-            Ok((open("records")?, open("marks")?, open("catalog")?, days))
-        })?;
+                let fixed = [
+                    open("records")?,
+                    open("marks")?,
+                    open("catalog")?,
+                    open("ended")?,
+                    open("away")?,
+                    open("unmatched")?,
+                ];
+                Ok((fixed, days))
+            })?;
         let all = db
             .list_keyspace_names()
             .iter()
@@ -85,8 +100,12 @@ impl Store {
             records,
             marks,
             catalog,
+            ended,
+            away,
+            unmatched,
             days: Mutex::new(days),
             names: Mutex::new(names),
+            shortened: AtomicU64::new(0),
             faults,
         })
     }
@@ -110,7 +129,8 @@ impl Store {
         self.faults.sound()
     }
 
-    /// Writes one checkpoint's worth: the receipt index, then records and mark in one atomic batch, then a sync.
+    /// Writes one checkpoint's worth: the receipt index, then records, indexes and mark in one atomic batch, then a
+    /// sync.
     ///
     /// # Errors
     /// Refused by the file system, or condemned. What was written is not known then, and nothing more is taken.
@@ -118,7 +138,7 @@ impl Store {
         &self,
         shard: u16,
         day: u32,
-        taken: &Taken,
+        taken: &Batch,
         mark: &stored::HistoryMark,
     ) -> Result<(), Damaged> {
         self.sound()?;
@@ -131,6 +151,8 @@ impl Store {
             let key = record_key(shard, *customer, first.index);
             batch.insert(&self.records, key, pack(records));
         }
+        let at = mark.meta.as_ref().map_or(0, |meta| meta.last_at);
+        self.index(&mut batch, shard, at, taken);
         batch.insert(&self.marks, shard.to_be_bytes(), mark.encode_to_vec());
         self.faults.writing("writing records", || {
             batch.commit()?;
@@ -172,11 +194,38 @@ impl Store {
         Ok(keyspace)
     }
 
-    /// Drops the receipt index of days before `day`.
+    /// Drops what is kept for a while only: the receipts of days before the window, and the oldest day while they take
+    /// too many bytes; the unmatched signals of a shard.
     ///
     /// # Errors
     /// Refused by the file system.
-    pub fn expire_before(&self, day: u32) -> Result<(), Damaged> {
+    pub fn expire(&self, shard: u16, now: Time, keep: Keep) -> Result<(), Damaged> {
+        let window = u32::try_from(keep.window.0 / DAY.0).unwrap_or(u32::MAX);
+        self.expire_receipts(day_of(now).saturating_sub(window.saturating_add(1)))?;
+        let (oldest, bytes) = {
+            let days = self.days.lock();
+            let oldest = days.keys().next().filter(|_| days.len() > 1).copied();
+            (oldest, days.values().map(Keyspace::disk_space).sum::<u64>())
+        };
+        if let Some(oldest) = oldest.filter(|_| bytes > keep.bytes) {
+            tracing::error!(
+                bytes,
+                limit = keep.bytes,
+                "the dedup window is shortened by a day: the index of receipts takes more than limits.dedup_bytes; \
+                 signals repeated later than that are not recognised"
+            );
+            self.shortened.fetch_add(1, Ordering::Relaxed);
+            self.expire_receipts(oldest + 1)?;
+        }
+        self.expire_unmatched(shard, now)
+    }
+
+    /// How often the dedup window was shortened by a day for want of room.
+    pub fn shortened(&self) -> u64 {
+        self.shortened.load(Ordering::Relaxed)
+    }
+
+    fn expire_receipts(&self, day: u32) -> Result<(), Damaged> {
         let mut days = self.days.lock();
         let keep = days.split_off(&day);
         let dropped = std::mem::replace(&mut *days, keep);
@@ -239,6 +288,25 @@ impl Store {
         Ok(all)
     }
 
+    /// The records of one customer that were written together with the one at `index`, in log order.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn records_beside(
+        &self,
+        shard: u16,
+        customer: u64,
+        index: u64,
+    ) -> Result<Vec<Record>, Damaged> {
+        let low = record_key(shard, customer, 0);
+        let high = record_key(shard, customer, index);
+        let found = self.faults.reading("reading records", || {
+            let mut values = self.records.range(low..=high);
+            values.next_back().map(fjall::Guard::into_inner).transpose()
+        })?;
+        found.map_or(Ok(Vec::new()), |(_, value)| self.unpack(&value))
+    }
+
     /// Every record of a shard, customer by customer: what a shard is rebuilt from.
     ///
     /// # Errors
@@ -251,10 +319,7 @@ impl Store {
         self.each_value(
             || self.records.prefix(shard.to_be_bytes()),
             |key, value| {
-                let Some(customer) = key.get(2..10) else {
-                    return Err(self.damaged(format!("a key of {} bytes", key.len())));
-                };
-                let customer = be64(customer);
+                let customer = self.customer_of(key)?;
                 for record in self.unpack(value)? {
                     f(customer, record)?;
                 }
@@ -264,7 +329,7 @@ impl Store {
     }
 
     /// Goes through keys and values; every step is guarded, for damage shows up in any of them.
-    fn each_value(
+    pub(super) fn each_value(
         &self,
         begin: impl FnOnce() -> fjall::Iter,
         mut f: impl FnMut(&[u8], &[u8]) -> Result<(), Damaged>,
@@ -282,11 +347,12 @@ impl Store {
         Ok(())
     }
 
-    /// Reads all receipts through.
+    /// Reads receipts and indexes through.
     ///
     /// # Errors
     /// Some cannot be read, or are none.
-    pub fn check_receipts(&self) -> Result<(), Damaged> {
+    pub fn check(&self) -> Result<(), Damaged> {
+        self.check_indexes()?;
         let days: Vec<Keyspace> = self.days.lock().values().cloned().collect();
         for keyspace in days {
             self.each_value(
@@ -372,7 +438,14 @@ impl Store {
     #[cfg(test)]
     pub(super) fn to_tables(&self) -> fjall::Result<()> {
         let days = self.days.lock();
-        let all = [&self.records, &self.marks, &self.catalog];
+        let all = [
+            &self.records,
+            &self.marks,
+            &self.catalog,
+            &self.ended,
+            &self.away,
+            &self.unmatched,
+        ];
         all.into_iter()
             .chain(days.values())
             .try_for_each(Keyspace::rotate_memtable_and_wait)
@@ -385,7 +458,7 @@ impl Store {
             .unwrap_or(0)
     }
 
-    fn damaged(&self, why: String) -> Damaged {
+    pub(super) fn damaged(&self, why: String) -> Damaged {
         self.faults.damaged("reading records", why)
     }
 
@@ -398,7 +471,7 @@ fn day_name(day: u32) -> String {
     format!("{DAY_PREFIX}{day}")
 }
 
-fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
+pub(super) fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
     let mut key = [0u8; 18];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..10].copy_from_slice(&customer.to_be_bytes());
@@ -413,7 +486,7 @@ fn receipt_key(shard: u16, hash: u128) -> [u8; 18] {
     key
 }
 
-fn be64(bytes: &[u8]) -> u64 {
+pub(super) fn be64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 

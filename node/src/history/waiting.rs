@@ -1,6 +1,7 @@
 //! History that waits in memory for the next checkpoint.
 
 use super::Record;
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -13,11 +14,30 @@ pub type Place = (u64, u32);
 /// Receipts by id hash.
 pub type Receipts = HashMap<u128, Place>;
 
+/// Something kept beside the records, and the log index that it comes from.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// The log index.
+    pub index: u64,
+    /// Its place in the entry.
+    pub sub: u32,
+    /// Encoded.
+    pub bytes: Bytes,
+}
+
 /// One batch: what was applied between two cuts.
 #[derive(Default)]
-struct Batch {
-    records: BTreeMap<u64, Vec<Record>>,
-    receipts: Receipts,
+pub struct Batch {
+    /// Records by customer hash, in log order.
+    pub records: BTreeMap<u64, Vec<Record>>,
+    /// Receipts.
+    pub receipts: Receipts,
+    /// Executions that ended and left memory, by customer hash, in log order.
+    pub ended: BTreeMap<u64, Vec<Note>>,
+    /// Customers that left memory, by hash; `None`: those of this hash came back.
+    pub away: BTreeMap<u64, Option<Arc<[u8]>>>,
+    /// Signals that moved nothing, in log order.
+    pub unmatched: Vec<Note>,
     bytes: u64,
 }
 
@@ -25,17 +45,8 @@ struct Batch {
 #[derive(Default)]
 pub struct Waiting {
     now: Batch,
-    /// Taken by a checkpoint that is being written.
-    taken: Option<Arc<Taken>>,
-}
-
-/// What a checkpoint took: immutable, read by queries until it is written.
-pub struct Taken {
-    /// Records by customer hash, in log order.
-    pub records: BTreeMap<u64, Vec<Record>>,
-    /// Receipts.
-    pub receipts: Receipts,
-    bytes: u64,
+    /// Taken by a checkpoint that is being written: immutable, read by queries until it is written.
+    taken: Option<Arc<Batch>>,
 }
 
 impl Waiting {
@@ -51,30 +62,47 @@ impl Waiting {
         self.now.records.entry(customer).or_default().push(record);
     }
 
+    /// Adds an execution that ended and left memory.
+    pub fn ended(&mut self, customer: u64, note: Note) {
+        self.now.bytes += note.bytes.len() as u64 + RECORD_OVERHEAD;
+        self.now.ended.entry(customer).or_default().push(note);
+    }
+
+    /// Adds the customers of a hash that left memory; `None`: they came back.
+    pub fn away(&mut self, customer: u64, packed: Option<Arc<[u8]>>) {
+        self.now.bytes += packed.as_ref().map_or(0, |p| p.len() as u64) + RECORD_OVERHEAD;
+        self.now.away.insert(customer, packed);
+    }
+
+    /// Adds a signal that moved nothing.
+    pub fn unmatched(&mut self, note: Note) {
+        self.now.bytes += note.bytes.len() as u64 + RECORD_OVERHEAD;
+        self.now.unmatched.push(note);
+    }
+
     /// Bytes that wait, those of an unfinished checkpoint included.
     pub fn bytes(&self) -> u64 {
         self.now.bytes + self.taken.as_ref().map_or(0, |t| t.bytes)
     }
 
     /// Takes everything for a checkpoint. What an earlier, failed one took is taken again.
-    pub fn take(&mut self) -> Arc<Taken> {
+    pub fn take(&mut self) -> Arc<Batch> {
         let mut batch = std::mem::take(&mut self.now);
         if let Some(old) = self.taken.take() {
-            for (customer, records) in &old.records {
-                let mut all = records.clone();
-                all.append(&mut batch.records.remove(customer).unwrap_or_default());
-                batch.records.insert(*customer, all);
-            }
+            before(&old.records, &mut batch.records);
+            before(&old.ended, &mut batch.ended);
             for (hash, place) in &old.receipts {
                 batch.receipts.insert(*hash, *place);
             }
+            for (customer, packed) in &old.away {
+                let newer = batch.away.entry(*customer);
+                newer.or_insert_with(|| packed.clone());
+            }
+            let newer = std::mem::replace(&mut batch.unmatched, old.unmatched.clone());
+            batch.unmatched.extend(newer);
             batch.bytes += old.bytes;
         }
-        let taken = Arc::new(Taken {
-            records: batch.records,
-            receipts: batch.receipts,
-            bytes: batch.bytes,
-        });
+        let taken = Arc::new(batch);
         self.taken = Some(taken.clone());
         taken
     }
@@ -97,18 +125,46 @@ impl Waiting {
 
     /// The waiting records of one customer, in log order.
     pub fn records(&self, customer: u64) -> Vec<Record> {
-        let mut all = Vec::new();
-        if let Some(taken) = &self.taken {
-            all.extend(taken.records.get(&customer).into_iter().flatten().cloned());
-        }
-        all.extend(
-            self.now
-                .records
-                .get(&customer)
-                .into_iter()
-                .flatten()
-                .cloned(),
-        );
+        let of = |batch: &Batch| batch.records.get(&customer).cloned();
+        self.both(of).flatten().collect()
+    }
+
+    /// The waiting executions that ended, of the customers from one hash to another, in the order of customers.
+    pub fn ended_of(&self, from: u64, to: u64) -> Vec<(u64, Note)> {
+        let of = |batch: &Batch| -> Option<Vec<(u64, Note)>> {
+            let range = batch.ended.range(from..=to);
+            let all = range.flat_map(|(c, notes)| notes.iter().map(|n| (*c, n.clone())));
+            Some(all.collect())
+        };
+        let mut all: Vec<_> = self.both(of).flatten().collect();
+        all.sort_by_key(|(customer, note)| (*customer, note.index, note.sub));
         all
+    }
+
+    /// The customers of a hash that left memory, if that waits.
+    pub fn away_of(&self, customer: u64) -> Option<Arc<[u8]>> {
+        let newest = self.both(|batch| batch.away.get(&customer).cloned()).last();
+        newest.flatten()
+    }
+
+    /// The waiting signals that moved nothing, in log order.
+    pub fn all_unmatched(&self) -> Vec<Note> {
+        let of = |batch: &Batch| Some(batch.unmatched.clone());
+        self.both(of).flatten().collect()
+    }
+
+    /// Looks in both batches, the older first.
+    fn both<T>(&self, f: impl Fn(&Batch) -> Option<T>) -> impl Iterator<Item = T> {
+        let taken = self.taken.as_ref().and_then(|taken| f(taken));
+        taken.into_iter().chain(f(&self.now))
+    }
+}
+
+/// Puts what an older batch holds before what a newer one does.
+fn before<T: Clone>(old: &BTreeMap<u64, Vec<T>>, new: &mut BTreeMap<u64, Vec<T>>) {
+    for (customer, first) in old {
+        let mut all = first.clone();
+        all.append(&mut new.remove(customer).unwrap_or_default());
+        new.insert(*customer, all);
     }
 }

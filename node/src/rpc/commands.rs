@@ -3,7 +3,7 @@
 use super::errors::{self, status_of};
 use super::executions::{ExecutionsService, target};
 use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey};
-use crate::convert::api::execution_to;
+use prost::Message;
 use sojourn_journey::decide::{ByHand, Command};
 use sojourn_proto::v1;
 use std::time::Duration;
@@ -36,11 +36,14 @@ impl ExecutionsService {
                 ));
             }
         }
-        let reference = request.execution.clone();
-        let target = target(reference)?;
+        let reference = request.execution.clone().unwrap_or_default();
+        let target = target(request.execution)?;
         let found = self.find(&target, None, within).await?;
         let customer = CustomerKey::new(&found.workspace, found.customer.customer.key.clone());
-        let content = xxhash_rust::xxh3::xxh3_64(format!("{what:?}").as_bytes());
+        // the reference as it was given: a repetition gives the same
+        let mut content = format!("{what:?}").into_bytes();
+        content.extend(reference.encode_to_vec());
+        let content = xxhash_rust::xxh3::xxh3_64(&content);
         let ask = Ask::Command {
             execution: ExecutionKey {
                 journey: found.execution.journey.clone(),
@@ -66,9 +69,10 @@ impl ExecutionsService {
         };
         let after = self.find(&target, Some(&options), within).await?;
         Ok(Response::new(v1::CommandResponse {
-            execution: Some(execution_to(&after.workspace, &after.execution)),
+            execution: Some(after.shown()),
             position: receipt.position,
             duplicate: receipt.duplicate,
+            content_differs: receipt.content_differs,
         }))
     }
 }

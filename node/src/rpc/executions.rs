@@ -4,13 +4,13 @@ use super::errors::{self, with_reason};
 use crate::actors::CustomerKey;
 use crate::convert::api::{execution_to, why_to};
 use crate::core::{Core, deadline, identifier, workspace};
-use crate::shard::customer::CustomerState;
+use crate::shard::customer::{Bucket, CustomerState};
 use crate::shard::owner::Shard;
 use crate::shard::read::{self, ReadError, Wanted};
 use crate::shard::receipt;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::identifier::ExecutionId;
-use sojourn_journey::plan::Catalog;
+use sojourn_journey::plan::{Catalog, JourneyState};
 use sojourn_proto::v1;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +38,19 @@ pub struct Found {
     pub execution: Arc<Execution>,
     /// The state that it was read from.
     pub position: v1::Position,
+}
+
+impl Found {
+    fn journey_state(&self) -> JourneyState {
+        let view = self.shard.duties.view();
+        let workspace = view.workspace(&self.workspace);
+        workspace.map_or_else(Default::default, |w| w.state(&self.execution.journey))
+    }
+
+    /// As shown.
+    pub fn shown(&self) -> v1::Execution {
+        execution_to(&self.workspace, &self.execution, self.journey_state())
+    }
 }
 
 /// A customer that was found, with or without executions.
@@ -119,25 +132,8 @@ impl Target {
                 .is_none_or(|k| k.key == c.customer.key)
     }
 
-    /// The run that is meant: the one of the id, or the latest of the journey.
-    pub fn run_of(&self, c: &CustomerState) -> Option<(String, Option<String>, u32)> {
-        if !self.is(c) {
-            return None;
-        }
-        if let Some(id) = self.id {
-            let slot = |journey: &str, instance: Option<&str>| {
-                sojourn_journey::identifier::slot_hash(journey, instance)
-            };
-            return c
-                .customer
-                .runs
-                .iter()
-                .find(|r| {
-                    slot(&r.journey, r.instance.as_deref()) == id.slot
-                        && (1..=r.run).contains(&id.run)
-                })
-                .map(|r| (r.journey.clone(), r.instance.clone(), id.run));
-        }
+    /// The latest run of the journey that is named.
+    fn latest(&self, c: &CustomerState) -> Option<(String, Option<String>, u32)> {
         c.customer
             .runs
             .iter()
@@ -145,6 +141,34 @@ impl Target {
             .filter(|r| self.instance.is_none() || r.instance == self.instance)
             .max_by_key(|r| (r.is_active(), r.started, r.run))
             .map(|r| (r.journey.clone(), r.instance.clone(), r.run))
+    }
+
+    /// The execution that is meant, of one of the customers of its hash.
+    fn of<'a>(
+        &self,
+        shard: &Shard,
+        bucket: &'a Bucket,
+    ) -> Result<Option<(&'a CustomerState, Arc<Execution>)>, ReadError> {
+        for customer in bucket.iter().filter(|c| self.is(c)) {
+            let found = match self.id {
+                Some(id) => read::by_id(shard, customer, id)?,
+                None => {
+                    let Some((journey, instance, run)) = self.latest(customer) else {
+                        continue;
+                    };
+                    let wanted = Wanted {
+                        journey: &journey,
+                        instance: instance.as_deref(),
+                        run,
+                    };
+                    read::execution(shard, customer, self.hash, &wanted)?
+                }
+            };
+            if let Some(execution) = found {
+                return Ok(Some((customer, execution)));
+            }
+        }
+        Ok(None)
     }
 
     fn not_found(&self) -> Status {
@@ -177,33 +201,17 @@ impl ExecutionsService {
     ) -> Result<Found, Status> {
         let shard = self.core.shard(target.hash).clone();
         let position = self.core.readable(&shard, options, within).await?;
-        let bucket = shard
-            .duties
-            .state
-            .lock()
-            .bucket(target.hash)
-            .map_err(|e| unreadable(&e.into()))?;
-        for customer in bucket.iter() {
-            let Some((journey, instance, run)) = target.run_of(customer) else {
-                continue;
-            };
-            let wanted = Wanted {
-                journey: &journey,
-                instance: instance.as_deref(),
-                run,
-            };
-            let found = read::execution(&*shard, customer, target.hash, &wanted)
-                .map_err(|e| unreadable(&e))?;
-            if let Some(execution) = found {
-                return Ok(Found {
-                    shard: shard.clone(),
-                    hash: target.hash,
-                    workspace: target.workspace.clone(),
-                    customer: customer.clone(),
-                    execution,
-                    position,
-                });
-            }
+        let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
+        let found = target.of(&shard, &bucket).map_err(|e| unreadable(&e))?;
+        if let Some((customer, execution)) = found {
+            return Ok(Found {
+                hash: target.hash,
+                workspace: target.workspace.clone(),
+                customer: customer.clone(),
+                execution,
+                position,
+                shard: shard.clone(),
+            });
         }
         Err(target.not_found())
     }
@@ -217,12 +225,7 @@ impl ExecutionsService {
     ) -> Result<Known, Status> {
         let shard = self.core.shard(target.hash).clone();
         let position = self.core.readable(&shard, options, within).await?;
-        let bucket = shard
-            .duties
-            .state
-            .lock()
-            .bucket(target.hash)
-            .map_err(|e| unreadable(&e.into()))?;
+        let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
         let Some(customer) = bucket.iter().find(|c| target.is(c)).cloned() else {
             let who = target.customer.as_ref();
             let who = who.map_or_else(String::new, |c| format!(" {}", c.key));
@@ -257,7 +260,7 @@ impl v1::executions_server::Executions for ExecutionsService {
         let target = target(request.execution)?;
         let found = self.find(&target, request.options.as_ref(), within).await?;
         Ok(Response::new(v1::GetExecutionResponse {
-            execution: Some(execution_to(&found.workspace, &found.execution)),
+            execution: Some(found.shown()),
             position: Some(found.position),
             age_ms: 0,
         }))
@@ -308,7 +311,12 @@ impl v1::executions_server::Executions for ExecutionsService {
         let now = crate::clock::wall();
         let why =
             sojourn_journey::why::why(&compiled, &found.execution, &found.customer.customer, now);
-        let mut response = why_to(&found.workspace, &found.execution, &why);
+        let mut response = why_to(
+            &found.workspace,
+            &found.execution,
+            found.journey_state(),
+            &why,
+        );
         response.position = Some(found.position);
         Ok(Response::new(response))
     }

@@ -1,4 +1,5 @@
-//! Listing executions: shard after shard, customers in key order, with filters and pages.
+//! Listing executions: shard after shard, customers in key order, those in memory and those that ended, with filters
+//! and pages.
 
 use super::errors;
 use super::executions::unreadable;
@@ -6,22 +7,26 @@ use crate::convert::api::execution_to;
 use crate::convert::event::status_from;
 use crate::core::{Core, workspace};
 use crate::limits;
-use crate::shard::customer::CustomerState;
+use crate::shard::customer::{CustomerState, Slot, customer_of};
 use crate::shard::owner::Shard;
-use crate::shard::read::{self, Wanted};
+use crate::shard::read::{self, ReadError, Wanted};
 use base64::Engine;
 use prost::Message;
-use sojourn_journey::customer::Run;
 use sojourn_journey::execution::{Execution, Status as Stands};
+use sojourn_journey::identifier::slot_hash;
+use sojourn_journey::plan::Catalog;
 use sojourn_journey::signal::Identifier;
 use sojourn_proto::v1;
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// Buckets looked at under one lock.
 const SCAN: usize = 1_024;
+/// How long one page is looked for: then it is answered as it is, with the token to go on.
+const PAGE_TIME: Duration = Duration::from_secs(1);
 
 /// What is looked for.
 struct Filter {
@@ -37,46 +42,56 @@ struct Filter {
 }
 
 impl Filter {
-    fn customer(&self, c: &CustomerState) -> bool {
-        c.workspace == self.workspace
-            && self
-                .customer
-                .as_ref()
-                .is_none_or(|i| c.customer.identifiers.contains(i))
-    }
-
-    /// What the record of a run can tell.
-    fn run(&self, r: &Run) -> bool {
-        (self.journey.is_empty() || r.journey == self.journey)
-            && (self.version == 0 || r.version == self.version)
-            && (self.statuses.is_empty() || self.statuses.contains(&r.status))
-    }
-
     fn execution(&self, e: &Execution) -> bool {
-        (self.stage.is_empty() || e.visit.stage == self.stage)
+        (self.journey.is_empty() || e.journey == self.journey)
+            && (self.version == 0 || e.version == self.version)
+            && (self.statuses.is_empty() || self.statuses.contains(&e.status))
+            && (self.stage.is_empty() || e.visit.stage == self.stage)
             && self
                 .incident
                 .is_none_or(|want| e.incident.is_some() == want)
             && self.overdue.is_none_or(|want| e.overdue == want)
             && self.stalled.is_none_or(|want| e.stalled == want)
     }
+
+    /// Whether it is of the customer that is looked for, by any of their identifiers.
+    fn is_of(&self, shard: &Shard, hash: u64, e: &Execution) -> Result<bool, ReadError> {
+        let Some(wanted) = &self.customer else {
+            return Ok(true);
+        };
+        if e.customer == *wanted {
+            return Ok(true);
+        }
+        let (bucket, _) = read::bucket(shard, hash)?;
+        let customer = customer_of(&bucket, &self.workspace, &e.customer);
+        Ok(customer.is_some_and(|c| c.customer.identifiers.contains(wanted)))
+    }
 }
 
-/// Where a page ended: shard, key within it, and the hash of the filter that it belongs to.
+/// Where an execution stands in the list: customers by hash, the executions of each by journey and run.
+type Place = (u64, u64, u32);
+
+fn place(hash: u64, e: &Execution) -> Place {
+    (hash, slot_hash(&e.journey, e.instance.as_deref()), e.run)
+}
+
+/// Where a page ended: shard, place within it, and the hash of the filter that it belongs to.
 struct Token {
     shard: u16,
-    hash: u64,
-    run: u32,
+    after: Place,
     filter: u64,
 }
 
+const TOKEN_FORMAT: u8 = 1;
+
 impl Token {
     fn write(&self) -> String {
-        let mut bytes = Vec::with_capacity(23);
-        bytes.push(1u8);
+        let mut bytes = Vec::with_capacity(31);
+        bytes.push(TOKEN_FORMAT);
         bytes.extend_from_slice(&self.shard.to_be_bytes());
-        bytes.extend_from_slice(&self.hash.to_be_bytes());
-        bytes.extend_from_slice(&self.run.to_be_bytes());
+        bytes.extend_from_slice(&self.after.0.to_be_bytes());
+        bytes.extend_from_slice(&self.after.1.to_be_bytes());
+        bytes.extend_from_slice(&self.after.2.to_be_bytes());
         bytes.extend_from_slice(&self.filter.to_be_bytes());
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -85,16 +100,34 @@ impl Token {
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
             .decode(text)
             .ok()?;
-        let bytes = <[u8; 23]>::try_from(bytes).ok()?;
-        if bytes[0] != 1 {
+        let bytes = <[u8; 31]>::try_from(bytes).ok()?;
+        if bytes[0] != TOKEN_FORMAT {
             return None;
         }
         Some(Token {
             shard: u16::from_be_bytes(bytes[1..3].try_into().ok()?),
-            hash: u64::from_be_bytes(bytes[3..11].try_into().ok()?),
-            run: u32::from_be_bytes(bytes[11..15].try_into().ok()?),
-            filter: u64::from_be_bytes(bytes[15..23].try_into().ok()?),
+            after: (
+                u64::from_be_bytes(bytes[3..11].try_into().ok()?),
+                u64::from_be_bytes(bytes[11..19].try_into().ok()?),
+                u32::from_be_bytes(bytes[19..23].try_into().ok()?),
+            ),
+            filter: u64::from_be_bytes(bytes[23..31].try_into().ok()?),
         })
+    }
+}
+
+/// How many a page may have.
+///
+/// # Errors
+/// More than allowed are asked for.
+pub(super) fn page_of(size: u32) -> Result<usize, Status> {
+    match size as usize {
+        0 => Ok(limits::PAGE),
+        n if n > limits::PAGE_MAX => Err(errors::invalid_field(
+            "page_size",
+            format!("{n}: expected at most {}", limits::PAGE_MAX),
+        )),
+        n => Ok(n),
     }
 }
 
@@ -104,16 +137,7 @@ pub async fn list(
     request: v1::ListExecutionsRequest,
     within: Duration,
 ) -> Result<v1::ListExecutionsResponse, Status> {
-    let page = match request.page_size as usize {
-        0 => limits::PAGE,
-        n if n > limits::PAGE_MAX => {
-            return Err(errors::invalid_field(
-                "page_size",
-                format!("{n}: expected at most {}", limits::PAGE_MAX),
-            ));
-        }
-        n => n,
-    };
+    let page = page_of(request.page_size)?;
     let bare = v1::ListExecutionsRequest {
         page_size: 0,
         page_token: String::new(),
@@ -131,16 +155,26 @@ pub async fn list(
             )
         })?)
     };
-    let filter = filter_of(request)?;
-    let (first, mut after) = token.map_or((0, None), |t| (t.shard, Some((t.hash, t.run))));
+    let filter = Arc::new(filter_of(request)?);
+    let (first, mut after) = token.map_or((0, None), |t| (t.shard, Some(t.after)));
+    let until = Instant::now() + PAGE_TIME.min(within / 2);
     let mut found = Vec::new();
     for shard in core.shards.iter().skip(usize::from(first)) {
         core.readable(shard, None, within).await?;
-        if let Some((hash, run)) = scan(shard, &filter, after.take(), page, &mut found)? {
+        // history may have to be read from disk
+        let (shard, filter) = (shard.clone(), filter.clone());
+        let number = shard.number;
+        let (from, room) = (after.take(), page - found.len());
+        let scanned = tokio::task::spawn_blocking(move || scan(&shard, &filter, from, room, until));
+        let scanned = scanned
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(|e| unreadable(&e))?;
+        found.extend(scanned.found);
+        if let Some(after) = scanned.stopped {
             let next = Token {
-                shard: shard.number,
-                hash,
-                run,
+                shard: number,
+                after,
                 filter: filter_hash,
             };
             return Ok(v1::ListExecutionsResponse {
@@ -179,54 +213,102 @@ fn filter_of(request: v1::ListExecutionsRequest) -> Result<Filter, Status> {
     })
 }
 
-/// Fills a page from one shard. `Some`: the page is full, and this is where it ended.
+/// What one shard gives to a page.
+struct Scanned {
+    found: Vec<v1::Execution>,
+    /// The page is full, or its time is over: this is where it ended.
+    stopped: Option<Place>,
+}
+
 fn scan(
     shard: &Arc<Shard>,
     filter: &Filter,
-    after: Option<(u64, u32)>,
-    page: usize,
-    found: &mut Vec<v1::Execution>,
-) -> Result<Option<(u64, u32)>, Status> {
-    // runs of one bucket are numbered in its own order, so that a page may end inside it
-    let (mut from, mut skip) = match after {
-        Some((hash, n)) => (Bound::Included(hash), n),
-        None => (Bound::Unbounded, 0),
-    };
+    after: Option<Place>,
+    room: usize,
+    until: Instant,
+) -> Result<Scanned, ReadError> {
+    let view = shard.duties.view();
+    let workspace = view.workspace(&filter.workspace);
+    let mut found = Vec::new();
+    let mut from = after.map_or(Bound::Unbounded, |(hash, ..)| Bound::Included(hash));
     loop {
-        let slots: Vec<_> = {
+        let slots: Vec<(u64, Slot)> = {
             let state = shard.duties.state.lock();
             let range = state.buckets.range((from, Bound::Unbounded)).take(SCAN);
             range.map(|(hash, slot)| (*hash, slot.clone())).collect()
         };
-        let Some((last, _)) = slots.last() else {
-            return Ok(None);
+        let (Some((first, _)), Some((last, _))) = (slots.first(), slots.last()) else {
+            return Ok(Scanned {
+                found,
+                stopped: None,
+            });
         };
-        from = Bound::Excluded(*last);
+        let (first, last) = (*first, *last);
+        from = Bound::Excluded(last);
+        let mut executions: Vec<(Place, Arc<Execution>)> = Vec::new();
+        let mut over: Vec<(u64, CustomerState)> = Vec::new();
         for (hash, slot) in slots {
-            let bucket = slot.open().map_err(|e| unreadable(&e.into()))?;
-            let mut n = 0u32;
-            for customer in bucket.iter().filter(|c| filter.customer(c)) {
-                for run in &customer.customer.runs {
-                    n += 1;
-                    if n <= skip || !filter.run(run) {
-                        continue;
-                    }
-                    let wanted = Wanted {
-                        journey: &run.journey,
-                        instance: run.instance.as_deref(),
-                        run: run.run,
-                    };
-                    let execution = read::execution(&**shard, customer, hash, &wanted)
-                        .map_err(|e| unreadable(&e))?;
-                    if let Some(e) = execution.filter(|e| filter.execution(e)) {
-                        found.push(execution_to(&filter.workspace, &e));
-                        if found.len() >= page {
-                            return Ok(Some((hash, n)));
-                        }
-                    }
+            let bucket = slot.open()?.unwrap_or_default();
+            for customer in bucket.iter().filter(|c| c.workspace == filter.workspace) {
+                let here = customer.executions.iter();
+                executions.extend(here.map(|e| (place(hash, e), e.clone())));
+                if customer.customer.runs.iter().any(|r| !r.is_active()) {
+                    over.push((hash, customer.clone()));
                 }
             }
-            skip = 0;
+        }
+        let ended = read::ended(&**shard, first, last)?.into_iter();
+        let ended = ended.filter(|e| e.workspace == filter.workspace);
+        executions.extend(ended.map(|e| (place(e.hash, &e.execution), e.execution)));
+        for (place, ended) in unindexed(shard, &over, &executions)? {
+            executions.push((place, ended));
+        }
+        executions.retain(|(place, e)| after.is_none_or(|a| *place > a) && filter.execution(e));
+        // one that ended between the two looks is there twice: shown as it was in memory
+        executions.sort_by_key(|(place, _)| *place);
+        executions.dedup_by_key(|(place, _)| *place);
+        for (place, e) in executions {
+            if filter.is_of(shard, place.0, &e)? {
+                let state = workspace.map_or_else(Default::default, |w| w.state(&e.journey));
+                found.push(execution_to(&filter.workspace, &e, state));
+                if found.len() >= room {
+                    return Ok(Scanned {
+                        found,
+                        stopped: Some(place),
+                    });
+                }
+            }
+        }
+        if Instant::now() >= until {
+            // whatever there is of the last customer has been looked at
+            let stopped = Some((last, u64::MAX, u32::MAX));
+            return Ok(Scanned { found, stopped });
         }
     }
+}
+
+/// Runs that ended before there was an index of them: from their timelines.
+fn unindexed(
+    shard: &Shard,
+    over: &[(u64, CustomerState)],
+    known: &[(Place, Arc<Execution>)],
+) -> Result<Vec<(Place, Arc<Execution>)>, ReadError> {
+    let places: HashSet<Place> = known.iter().map(|(place, _)| *place).collect();
+    let mut found = Vec::new();
+    for (hash, customer) in over {
+        for run in customer.customer.runs.iter().filter(|r| !r.is_active()) {
+            let slot = slot_hash(&run.journey, run.instance.as_deref());
+            if places.contains(&(*hash, slot, run.run)) {
+                continue;
+            }
+            let wanted = Wanted {
+                journey: &run.journey,
+                instance: run.instance.as_deref(),
+                run: run.run,
+            };
+            let execution = read::execution(shard, customer, *hash, &wanted)?;
+            found.extend(execution.map(|e| (place(*hash, &e), e)));
+        }
+    }
+    Ok(found)
 }

@@ -7,3 +7,4 @@ pub mod journeys;
 pub mod list;
 pub mod signals;
 pub mod timeline;
+pub mod unmatched;

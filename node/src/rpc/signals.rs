@@ -70,6 +70,16 @@ impl v1::signals_server::Signals for SignalsService {
         }
     }
 
+    async fn list_unmatched(
+        &self,
+        request: Request<v1::ListUnmatchedRequest>,
+    ) -> Result<Response<v1::ListUnmatchedResponse>, Status> {
+        let within = deadline(request.metadata());
+        super::unmatched::list(&self.core, request.into_inner(), within)
+            .await
+            .map(Response::new)
+    }
+
     async fn send_batch(
         &self,
         request: Request<v1::SendBatchRequest>,

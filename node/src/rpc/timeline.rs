@@ -66,6 +66,10 @@ pub async fn timeline(
                 p.run == *run && p.journey == *journey && p.instance == *instance
             }
         };
+        // where the customer is kept is nothing that happened to them
+        if matches!(decision.cause, stored::cause::Cause::Leave(_)) {
+            continue;
+        }
         if only.is_some() && !decision.parts.iter().any(&concerns) {
             continue;
         }
@@ -153,6 +157,7 @@ fn cause(cause: &stored::cause::Cause) -> v1::timeline_entry::Cause {
         From::Action(a) => To::Action(a.action),
         From::Release(_) => To::Other("release".into()),
         From::Sweep(s) => To::Other(s.why.clone()),
+        From::Leave(_) => To::Other("leave".into()),
     };
     v1::timeline_entry::Cause { cause: Some(to) }
 }

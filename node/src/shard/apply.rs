@@ -4,16 +4,20 @@
 //! applied is quarantined, on every replica alike.
 
 use super::counters::Counters;
-use super::customer::{CustomerState, Quarantine, Recent};
+use super::customer::{CustomerState, Quarantine, Recent, Slot, idle_since, unpack};
 use super::decision::{Decision, Part};
 use super::state::{ShardState, Verdict};
 use crate::convert::Unreadable;
-use crate::convert::state::stays;
-use crate::history::Record;
+use crate::convert::state::{execution_to, stays};
+use crate::convert::value::identifier_to;
+use crate::history::{Note, Record};
 use bytes::Bytes;
+use prost::Message;
 use sojourn_journey::customer::Customer;
+use sojourn_journey::event::What;
 use sojourn_journey::evolve::evolve;
 use sojourn_journey::execution::Execution;
+use sojourn_proto::stored::{self, cause::Cause};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -28,6 +32,14 @@ pub fn apply(
     decision: &Decision,
     bytes: &Bytes,
 ) -> Result<Verdict, Unreadable> {
+    if let Some(Slot::Away(_)) = state.buckets.get(&decision.hash) {
+        // one that cannot be read here could not be read by the owner, who decides again from what it can read
+        let returned = decision.returned.as_ref().and_then(|b| unpack(b).ok());
+        if !returned.is_some_and(|bucket| state.come_back(decision.hash, bucket, index)) {
+            state.ignored += 1;
+            return Ok(Verdict::Ignored);
+        }
+    }
     // moved out and back, so that the bucket and the counters can be changed together
     let mut counters = std::mem::take(&mut state.counters);
     let bucket = match state.bucket_mut(decision.hash) {
@@ -58,11 +70,14 @@ pub fn apply(
     });
     let new = bucket[place].last.is_none();
     let customer = &mut bucket[place];
-    change_customer(&mut counters, customer, decision, index);
+    let mut notes = Notes::default();
+    change_customer(&mut counters, &mut notes, customer, decision, index);
     customer.last = Some(decision.id);
+    customer.last_at = decision.at;
     if let Some(hash) = decision.id_hash {
         customer.remember(Recent { hash, index });
     }
+    let leaves = matches!(decision.cause, Cause::Leave(_)) && idle_since(bucket).is_some();
     state.counters = counters;
     state.customers += u64::from(new);
     state.last_at = state.last_at.max(decision.at);
@@ -73,12 +88,80 @@ pub fn apply(
             bytes: bytes.clone(),
         };
         state.waiting.push(decision.hash, record, decision.id_hash);
+        let note = |message: Vec<u8>| Note {
+            index,
+            sub,
+            bytes: message.into(),
+        };
+        for execution in notes.ended {
+            let ended = ended(decision, index, &execution);
+            state
+                .waiting
+                .ended(decision.hash, note(ended.encode_to_vec()));
+        }
+        for (signal, execution) in notes.unmatched {
+            let unmatched = unmatched(decision, (index, sub), signal, &execution);
+            state.waiting.unmatched(note(unmatched.encode_to_vec()));
+        }
+    }
+    if leaves {
+        state.leave(decision.hash, index);
     }
     Ok(Verdict::Applied { index, sub })
 }
 
+/// What history keeps of a decision beside its record.
+#[derive(Default)]
+struct Notes {
+    /// Executions that ended and leave memory.
+    ended: Vec<Arc<Execution>>,
+    /// Signals that moved nothing, with the execution.
+    unmatched: Vec<(Unmoved, Arc<Execution>)>,
+}
+
+/// A signal that moved nothing.
+struct Unmoved {
+    kind: String,
+    id: String,
+    source: String,
+}
+
+fn ended(decision: &Decision, index: u64, execution: &Execution) -> stored::EndedExecution {
+    stored::EndedExecution {
+        workspace: decision.workspace.clone(),
+        customer: Some(identifier_to(&decision.customer)),
+        execution: Some(execution_to(execution)),
+        index,
+    }
+}
+
+fn unmatched(
+    decision: &Decision,
+    (index, sub): (u64, u32),
+    signal: Unmoved,
+    execution: &Execution,
+) -> stored::UnmatchedSignal {
+    stored::UnmatchedSignal {
+        index,
+        sub,
+        workspace: decision.workspace.clone(),
+        customer: Some(identifier_to(&decision.customer)),
+        r#type: signal.kind,
+        signal_id: signal.id,
+        source: signal.source,
+        journey: execution.journey.clone(),
+        instance: execution.instance.clone(),
+        run: execution.run,
+        version: execution.version,
+        stage: execution.visit.stage.clone(),
+        at: decision.at.0,
+        occurred: decision.occurred.0,
+    }
+}
+
 fn change_customer(
     counters: &mut Counters,
+    notes: &mut Notes,
     to: &mut CustomerState,
     decision: &Decision,
     index: u64,
@@ -97,12 +180,32 @@ fn change_customer(
             e.run == part.run && e.journey == part.journey && e.instance == part.instance
         });
         let before = place.map(|i| to.executions[i].clone());
+        // what a release takes is the first that waits
+        let waited = match &decision.cause {
+            Cause::Release(_) => before.as_ref().and_then(|e| e.waiting.first().cloned()),
+            _ => None,
+        };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             evolve_part(counters, record, before, &decision.workspace, part)
         }));
         match (outcome, place) {
             (Ok(Some(after)), place) => {
                 let keep = stays(&after);
+                for event in &part.events {
+                    if let What::Unmatched { kind } = &event.what {
+                        let (id, source) = match (&decision.cause, &waited) {
+                            (Cause::Signal(s), _) => (s.id.clone(), s.source.clone()),
+                            (_, Some(s)) => (s.id.clone(), s.source.clone()),
+                            (_, None) => Default::default(),
+                        };
+                        let kind = kind.clone();
+                        let signal = Unmoved { kind, id, source };
+                        notes.unmatched.push((signal, after.clone()));
+                    }
+                }
+                if !keep {
+                    notes.ended.push(after.clone());
+                }
                 match place {
                     Some(i) if keep => to.executions[i] = after,
                     Some(i) => {

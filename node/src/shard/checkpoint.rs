@@ -6,11 +6,10 @@ use super::customer::Slot;
 use super::state::{ShardState, Shared};
 use crate::clock;
 use crate::convert::Unreadable;
-use crate::history::Store;
-use crate::history::waiting::Taken;
+use crate::history::waiting::Batch;
+use crate::history::{Keep, Store};
 use prost::Message;
 use sojourn_cluster::Cut;
-use sojourn_journey::limits;
 use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::sync::Arc;
@@ -18,22 +17,28 @@ use std::sync::Arc;
 /// Packed buckets are gathered into chunks of about this many bytes.
 const CHUNK_BYTES: usize = 8 * 1024;
 const FORMAT: u8 = 1;
-const DAY_MICROS: i64 = 86_400_000_000;
 
 /// A cut at one position.
 pub struct ShardCut {
     shard: u16,
     shared: Shared,
     history: Arc<Store>,
+    keep: Keep,
     index: u64,
     slots: std::vec::IntoIter<(u64, Option<Slot>)>,
-    taken: Arc<Taken>,
+    taken: Arc<Batch>,
     meta: Option<stored::ShardMeta>,
 }
 
 impl ShardCut {
     /// Takes the cut: quick, under the lock.
-    pub fn take(shard: u16, shared: &Shared, history: Arc<Store>, index: u64, full: bool) -> Self {
+    pub fn take(
+        shard: u16,
+        shared: &Shared,
+        (history, keep): (Arc<Store>, Keep),
+        index: u64,
+        full: bool,
+    ) -> Self {
         let mut state = shared.lock();
         let slots: Vec<(u64, Option<Slot>)> = if full {
             state
@@ -58,6 +63,7 @@ impl ShardCut {
             shard,
             shared: shared.clone(),
             history,
+            keep,
             index,
             slots: slots.into_iter(),
             taken,
@@ -68,7 +74,8 @@ impl ShardCut {
 
 impl Cut for ShardCut {
     fn before(&mut self, manifest: &[u8]) -> Result<(), String> {
-        let today = (clock::wall().0 / DAY_MICROS) as u32;
+        let now = clock::wall();
+        let today = crate::history::day_of(now);
         let mark = stored::HistoryMark {
             up_to: self.index,
             manifest: bytes::Bytes::copy_from_slice(manifest),
@@ -77,9 +84,8 @@ impl Cut for ShardCut {
         self.history
             .write(self.shard, today, &self.taken, &mark)
             .map_err(|e| e.to_string())?;
-        let window = (limits::DEDUP_WINDOW.0 / DAY_MICROS) as u32 + 1;
         self.history
-            .expire_before(today.saturating_sub(window))
+            .expire(self.shard, now, self.keep)
             .map_err(|e| e.to_string())
     }
 
@@ -159,12 +165,11 @@ pub fn read_chunk(state: &mut ShardState, chunk: &[u8]) -> Result<(), Unreadable
         return Err(unreadable("keys and values differ in number".into()));
     }
     for (hash, packed) in chunk.hashes.into_iter().zip(chunk.customers) {
-        state
-            .buckets
-            .insert(hash, Slot::Packed(packed.as_ref().into()));
+        state.put(hash, Slot::from_bytes(&packed));
     }
     for hash in chunk.gone {
-        state.buckets.remove(&hash);
+        let old = state.buckets.remove(&hash);
+        state.away -= u64::from(matches!(old, Some(Slot::Away(_))));
     }
     if let Some(meta) = chunk.meta {
         read_meta(state, meta)?;

@@ -1,4 +1,4 @@
-//! One customer as a replica holds it: record, chain, recent ids, executions in memory; awake or packed.
+//! One customer as a replica holds it: record, chain, recent ids, executions in memory; awake, packed, or away.
 
 use crate::convert::state::{customer_from, customer_to, execution_from, execution_to};
 use crate::convert::{Unreadable, need};
@@ -6,6 +6,7 @@ use prost::Message;
 use sojourn_journey::customer::Customer;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::owed::next_due;
+use sojourn_journey::signal::Identifier;
 use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::collections::VecDeque;
@@ -81,6 +82,8 @@ pub struct CustomerState {
     pub executions: Vec<Arc<Execution>>,
     /// The last decision applied: what the next one must name.
     pub last: Option<DecisionId>,
+    /// Its `at`.
+    pub last_at: Time,
     /// The newest ids, oldest first.
     pub recent: VecDeque<Recent>,
     /// Older ids exist.
@@ -114,6 +117,7 @@ impl CustomerState {
             customer: Arc::new(customer),
             executions: Vec::new(),
             last: None,
+            last_at: Time(0),
             recent: VecDeque::new(),
             recent_overflowed: false,
             first_index,
@@ -154,6 +158,11 @@ impl CustomerState {
             .find(|e| e.run == run && e.journey == journey && e.instance.as_deref() == instance)
     }
 
+    /// Whether nothing of theirs is in memory that could move: once the dedup window is over they may leave.
+    pub fn is_idle(&self) -> bool {
+        self.executions.is_empty() && self.quarantined.is_empty()
+    }
+
     /// When the next timer or retry is due; `Time(i64::MIN)`: something is owed at once; `None`: nothing.
     pub fn next_due(&self) -> Option<Time> {
         self.executions.iter().filter_map(|e| due(e)).min()
@@ -163,6 +172,7 @@ impl CustomerState {
         let mut to = stored::CustomerState {
             workspace: self.workspace.clone(),
             last: self.last.map(Into::into),
+            last_at: self.last_at.0,
             recent: self
                 .recent
                 .iter()
@@ -214,6 +224,7 @@ impl CustomerState {
             customer: Arc::new(customer),
             executions,
             last: from.last.map(Into::into),
+            last_at: Time(from.last_at),
             recent,
             recent_overflowed: from.recent_overflowed,
             first_index: from.first_index,
@@ -242,6 +253,17 @@ pub fn due(e: &Execution) -> Option<Time> {
 /// All customers of one 64-bit hash: one, except when two keys collide.
 pub type Bucket = Vec<CustomerState>;
 
+/// The customer of a key, if known.
+pub fn customer_of<'a>(
+    bucket: &'a Bucket,
+    workspace: &str,
+    key: &Identifier,
+) -> Option<&'a CustomerState> {
+    bucket
+        .iter()
+        .find(|c| c.workspace == workspace && c.customer.key == *key)
+}
+
 /// A bucket in memory.
 #[derive(Clone)]
 pub enum Slot {
@@ -249,18 +271,61 @@ pub enum Slot {
     Awake(Arc<Bucket>),
     /// As bytes.
     Packed(Arc<[u8]>),
+    /// In history, because nothing of it has been active for long. The hash of the customers' last decisions stays
+    /// ([`chain_of`]), so that a decision is applied to the very state it was decided on and no other.
+    Away(u64),
 }
 
-/// `format u8 | flags u8 | next due i64 LE` stand before the messages, so that a new owner looks at ten bytes each.
+/// `format u8 | flags u8 | i64 LE` stand before the messages, so that an owner looks at ten bytes each. What the number
+/// is, the flags say.
 const HEAD: usize = 10;
 const FORMAT: u8 = 1;
+/// When something is due next.
 const HAS_DUE: u8 = 1;
+/// Nothing can become due: the `at` of the last decision.
+const IDLE: u8 = 2;
+/// The bucket is away, and nothing follows: the hash of its last decisions.
+const AWAY: u8 = 4;
+
+fn head(flags: u8, number: i64) -> Vec<u8> {
+    let mut out = vec![FORMAT, flags];
+    out.extend_from_slice(&number.to_le_bytes());
+    out
+}
+
+/// What a packed bucket begins with: flags and number.
+fn head_of(packed: &[u8]) -> Option<(u8, i64)> {
+    let number = packed.get(2..HEAD)?.try_into().ok()?;
+    Some((packed[1], i64::from_le_bytes(number)))
+}
+
+/// Hash of the last decisions of all customers of a bucket: what the next decision of an absent bucket is checked by.
+pub fn chain_of(bucket: &Bucket) -> u64 {
+    let mut bytes = Vec::with_capacity(32 * bucket.len());
+    for id in bucket.iter().filter_map(|c| c.last) {
+        for part in [id.term, id.node, id.epoch, id.counter] {
+            bytes.extend_from_slice(&part.to_be_bytes());
+        }
+    }
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+/// The `at` of the last decision of a bucket whose only customer is idle. Two customers of one hash stay.
+pub fn idle_since(bucket: &Bucket) -> Option<Time> {
+    match bucket.as_slice() {
+        [only] if only.is_idle() => Some(only.last_at),
+        _ => None,
+    }
+}
 
 /// Packs a bucket.
 pub fn pack(bucket: &Bucket) -> Vec<u8> {
     let due = bucket.iter().filter_map(CustomerState::next_due).min();
-    let mut out = vec![FORMAT, if due.is_some() { HAS_DUE } else { 0 }];
-    out.extend_from_slice(&due.map_or(0, |t| t.0).to_le_bytes());
+    let mut out = match (due, idle_since(bucket)) {
+        (Some(due), _) => head(HAS_DUE, due.0),
+        (None, Some(since)) => head(IDLE, since.0),
+        (None, None) => head(0, 0),
+    };
     for customer in bucket {
         // encoding into a Vec cannot fail: it grows
         customer
@@ -294,23 +359,44 @@ pub fn unpack(packed: &[u8]) -> Result<Bucket, Unreadable> {
 }
 
 impl Slot {
+    /// From canonical bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Slot {
+        match head_of(bytes) {
+            Some((AWAY, chain)) => Slot::Away(chain.cast_unsigned()),
+            _ => Slot::Packed(bytes.into()),
+        }
+    }
+
     /// When something of the bucket is due, without unpacking it.
     pub fn next_due(&self) -> Option<Time> {
         match self {
             Slot::Awake(bucket) => bucket.iter().filter_map(CustomerState::next_due).min(),
             Slot::Packed(bytes) => {
-                let flag = bytes.get(1)? & HAS_DUE != 0;
-                let due = bytes.get(2..HEAD)?.try_into().ok()?;
-                flag.then(|| Time(i64::from_le_bytes(due)))
+                let (flags, number) = head_of(bytes)?;
+                (flags & HAS_DUE != 0).then_some(Time(number))
             }
+            Slot::Away(_) => None,
         }
     }
 
-    /// The bucket as values.
-    pub fn open(&self) -> Result<Arc<Bucket>, Unreadable> {
+    /// Since when its customer is idle, without unpacking it.
+    pub fn idle_since(&self) -> Option<Time> {
         match self {
-            Slot::Awake(bucket) => Ok(bucket.clone()),
-            Slot::Packed(bytes) => unpack(bytes).map(Arc::new),
+            Slot::Packed(bytes) => {
+                let (flags, number) = head_of(bytes)?;
+                (flags & IDLE != 0).then_some(Time(number))
+            }
+            Slot::Awake(bucket) => idle_since(bucket),
+            Slot::Away(_) => None,
+        }
+    }
+
+    /// The bucket as values; `None`: it is away.
+    pub fn open(&self) -> Result<Option<Arc<Bucket>>, Unreadable> {
+        match self {
+            Slot::Awake(bucket) => Ok(Some(bucket.clone())),
+            Slot::Packed(bytes) => unpack(bytes).map(|bucket| Some(Arc::new(bucket))),
+            Slot::Away(_) => Ok(None),
         }
     }
 
@@ -319,6 +405,7 @@ impl Slot {
         match self {
             Slot::Awake(bucket) => pack(bucket).into(),
             Slot::Packed(bytes) => bytes.clone(),
+            Slot::Away(chain) => head(AWAY, chain.cast_signed()).into(),
         }
     }
 }

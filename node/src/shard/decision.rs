@@ -47,6 +47,8 @@ pub struct Decision {
     pub time_ahead: bool,
     /// What the sender should know.
     pub notes: Vec<String>,
+    /// The packed customers of this hash, when they were away: apply reads no history.
+    pub returned: Option<Bytes>,
 }
 
 /// What a decision does to one execution.
@@ -115,6 +117,7 @@ impl Decision {
             content: self.content,
             time_ahead: self.time_ahead,
             notes: self.notes.clone(),
+            returned: self.returned.clone().unwrap_or_default(),
         };
         message.encode_to_vec().into()
     }
@@ -166,6 +169,7 @@ impl Decision {
             content: message.content,
             time_ahead: message.time_ahead,
             notes: message.notes,
+            returned: (!message.returned.is_empty()).then_some(message.returned),
         })
     }
 }
@@ -176,6 +180,10 @@ pub fn id_hash_of(customer: u64, cause: &stored::cause::Cause) -> Option<u128> {
     match cause {
         Cause::Signal(s) => Some(crate::history::id_hash(customer, &s.source, &s.id)),
         Cause::Command(c) => Some(crate::history::command_hash(customer, &c.id)),
-        Cause::Timer(_) | Cause::Action(_) | Cause::Release(_) | Cause::Sweep(_) => None,
+        Cause::Timer(_)
+        | Cause::Action(_)
+        | Cause::Release(_)
+        | Cause::Sweep(_)
+        | Cause::Leave(_) => None,
     }
 }

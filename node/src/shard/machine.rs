@@ -5,7 +5,7 @@ use super::checkpoint::{ShardCut, read_chunk};
 use super::decision::Decision;
 use super::proposer::Pending;
 use super::state::{AppliedDecision, Shared, Verdict};
-use crate::history::Store;
+use crate::history::{Keep, Store};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
@@ -45,6 +45,8 @@ pub struct ShardMachine {
     pub watchers: broadcast::Sender<Seen>,
     /// The catalog position that the shard has applied.
     pub catalog: watch::Sender<u64>,
+    /// How long receipts are kept.
+    pub keep: Keep,
     /// More history waits than may: nothing is admitted.
     pub history_full: AtomicBool,
 }
@@ -132,7 +134,7 @@ impl Machine for ShardMachine {
         Box::new(ShardCut::take(
             self.shard,
             &self.state,
-            self.history.clone(),
+            (self.history.clone(), self.keep),
             at.index,
             full,
         ))

@@ -14,12 +14,14 @@ use crate::hands::agenda::{self, Reopened};
 use crate::hands::endpoints::Endpoints;
 use crate::history::Store;
 use crate::limits;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prost::Message;
 use ractor::{Actor, ActorCell, ActorRef};
 use sojourn_cluster::{EntryKind, Group, Role};
 use sojourn_journey::plan::JourneyState;
-use sojourn_proto::stored;
+use sojourn_journey::time::{Span, Time};
+use sojourn_proto::{stored, v1};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,11 +39,28 @@ pub struct Duties {
     pub history: Arc<Store>,
     /// What was proposed and waits.
     pub pending: Arc<proposer::Pending>,
+    /// How long a repeated signal is recognised; customers idle for longer leave memory.
+    pub dedup_window: Span,
     /// The catalog that decisions are made with.
     view: RwLock<Arc<View>>,
     decides_with: watch::Sender<u64>,
     no_match: AtomicU64,
+    sample: Mutex<VecDeque<NoMatch>>,
 }
+
+/// A signal that concerned nobody.
+#[derive(Clone)]
+pub struct NoMatch {
+    /// The workspace.
+    pub workspace: String,
+    /// When it came.
+    pub at: Time,
+    /// As it was sent.
+    pub signal: v1::Signal,
+}
+
+/// Bytes of data and attributes up to which a sampled signal keeps them.
+const SAMPLE_BYTES: usize = 4 << 10;
 
 impl Duties {
     /// The catalog that decisions are made with.
@@ -54,9 +73,28 @@ impl Duties {
         self.decides_with.subscribe()
     }
 
-    /// Counts a signal that matched nothing.
-    pub fn no_match(&self) {
+    /// Counts a signal that concerned nobody, and keeps it among the newest of them, large data left out.
+    pub fn no_match(&self, workspace: &str, sent: &v1::Signal, at: Time) {
         self.no_match.fetch_add(1, Ordering::Relaxed);
+        let mut kept = sent.clone();
+        if kept.data.len() + kept.attributes.len() > SAMPLE_BYTES {
+            kept.data.clear();
+            kept.attributes.clear();
+        }
+        let mut sample = self.sample.lock();
+        if sample.len() >= limits::NO_MATCH_SAMPLE {
+            sample.pop_front();
+        }
+        sample.push_back(NoMatch {
+            workspace: workspace.to_owned(),
+            at,
+            signal: kept,
+        });
+    }
+
+    /// The newest signals that concerned nobody, oldest first.
+    pub fn no_match_sample(&self) -> Vec<NoMatch> {
+        self.sample.lock().iter().cloned().collect()
     }
 }
 
@@ -130,9 +168,11 @@ impl Shard {
             state: machine.state.clone(),
             history: machine.history.clone(),
             pending: machine.pending.clone(),
+            dedup_window: machine.keep.window,
             view: RwLock::new(parts.catalog.newest()),
             decides_with: watch::channel(0).0,
             no_match: AtomicU64::new(0),
+            sample: Mutex::default(),
         };
         Arc::new(Shard {
             number: machine.shard,
@@ -229,6 +269,7 @@ impl Shard {
             live: self.live.clone(),
             duties: self.duties.clone(),
             shards: self.shards,
+            looked: std::ops::Bound::Unbounded,
         };
         let spawned = Actor::spawn_linked(None, ShardActor, args, self.supervisor.clone()).await;
         let (actor, actor_ended): (ActorRef<ShardMsg>, _) = match spawned {

@@ -1,12 +1,19 @@
-//! Reading what is committed: customers, executions (ended ones from history), records, first answers.
+//! Reading what is committed: customers (those away from history), executions (ended ones from history), records,
+//! first answers.
 
-use super::customer::CustomerState;
+use super::customer::{Bucket, CustomerState, chain_of, unpack};
 use super::decision::Decision;
-use super::state::Shared;
-use crate::convert::Unreadable;
+use super::state::{Look, Shared};
+use crate::convert::state::execution_from;
+use crate::convert::value::identifier_from;
+use crate::convert::{Unreadable, need};
 use crate::history::{Damaged, Record, Store};
+use bytes::Bytes;
+use prost::Message;
 use sojourn_journey::event::Event;
 use sojourn_journey::execution::Execution;
+use sojourn_journey::identifier::{ExecutionId, slot_hash};
+use sojourn_proto::stored;
 use std::sync::Arc;
 
 /// Something that can be read from: one replica of a shard.
@@ -36,6 +43,42 @@ pub enum ReadError {
         /// Where it was.
         index: u64,
     },
+    /// A customer left memory, and is not in the history as they left.
+    #[error(
+        "the customers of hash {hash:016x} left memory and are not in the history as they left: `sojourn repair` looks at it"
+    )]
+    Lost {
+        /// The hash.
+        hash: u64,
+    },
+}
+
+/// The customers of a hash, in memory or away, and their packed bytes in the latter case.
+///
+/// # Errors
+/// They cannot be read.
+pub fn bucket(
+    replica: &impl Replica,
+    hash: u64,
+) -> Result<(Arc<Bucket>, Option<Bytes>), ReadError> {
+    // between the look and the read they may come back, and leave once more
+    for _ in 0..3 {
+        let (chain, waiting) = match replica.state().lock().look(hash)? {
+            Look::Nobody => return Ok((Arc::default(), None)),
+            Look::Here(bucket) => return Ok((bucket, None)),
+            Look::Away { chain, waiting } => (chain, waiting),
+        };
+        let packed = match waiting {
+            Some(packed) => Some(Bytes::copy_from_slice(&packed)),
+            None => replica.history().away(replica.shard(), hash)?,
+        };
+        let Some(packed) = packed else { continue };
+        let bucket = unpack(&packed)?;
+        if chain_of(&bucket) == chain {
+            return Ok((Arc::new(bucket), Some(packed)));
+        }
+    }
+    Err(ReadError::Lost { hash })
 }
 
 /// A decision of history and where it stands.
@@ -54,18 +97,17 @@ pub fn first_answer(
     customer: u64,
     id: u128,
 ) -> Result<Option<Found>, ReadError> {
-    let (waiting, recent) = {
-        let state = replica.state().lock();
-        let waiting = state.waiting.receipt(id).map(|(index, _)| index);
-        let bucket = state.bucket(customer)?;
-        let recent = bucket
-            .iter()
-            .flat_map(|c| &c.recent)
-            .find(|r| r.hash == id)
-            .map(|r| r.index);
-        (waiting, recent)
+    let waiting = replica.state().lock().waiting.receipt(id);
+    let recent = || -> Result<Option<u64>, ReadError> {
+        let (bucket, _) = bucket(replica, customer)?;
+        let mut recent = bucket.iter().flat_map(|c| &c.recent);
+        Ok(recent.find(|r| r.hash == id).map(|r| r.index))
     };
-    let index = match waiting.or(recent) {
+    let index = match waiting {
+        Some((index, _)) => Some(index),
+        None => recent()?,
+    };
+    let index = match index {
         Some(index) => Some(index),
         None => replica
             .history()
@@ -75,11 +117,7 @@ pub fn first_answer(
     let Some(index) = index else {
         return Ok(None);
     };
-    for record in records(replica, customer, index)? {
-        if record.index > index {
-            break;
-        }
-        let decision = Decision::decode(&record.bytes)?;
+    for decision in decisions_at(replica, customer, index)? {
         if decision.id_hash == Some(id) {
             return Ok(Some(Found {
                 content: decision.content,
@@ -90,6 +128,30 @@ pub fn first_answer(
     }
     // known for certain, and what it did is not: better no answer than to do it twice
     Err(ReadError::Missing { index })
+}
+
+/// The decisions of a customer hash at one log index, in their order.
+///
+/// # Errors
+/// They cannot be read.
+pub fn decisions_at(
+    replica: &impl Replica,
+    customer: u64,
+    index: u64,
+) -> Result<Vec<Decision>, ReadError> {
+    // waiting first: a checkpoint that completes in between has it in the store
+    let mut records = replica.state().lock().waiting.records(customer);
+    records.retain(|r| r.index == index);
+    if records.is_empty() {
+        let history = replica.history();
+        records = history.records_beside(replica.shard(), customer, index)?;
+        records.retain(|r| r.index == index);
+    }
+    let mut decisions = Vec::with_capacity(records.len());
+    for record in records {
+        decisions.push(Decision::decode(&record.bytes)?);
+    }
+    Ok(decisions)
 }
 
 /// The records of a customer hash from a log index on, in log order: those in the store, then those that wait.
@@ -113,7 +175,60 @@ pub struct Wanted<'a> {
     pub run: u32,
 }
 
-/// An execution, from memory or, once it has ended, from its history.
+/// An execution that ended and left memory.
+pub struct Ended {
+    /// The hash of its customer.
+    pub hash: u64,
+    /// The workspace.
+    pub workspace: String,
+    /// As it was in the end.
+    pub execution: Arc<Execution>,
+}
+
+/// The executions that ended, of the customers from one hash to another, in the order of customers and of the log.
+///
+/// # Errors
+/// They cannot be read.
+pub fn ended(replica: &impl Replica, from: u64, to: u64) -> Result<Vec<Ended>, ReadError> {
+    // waiting first: a checkpoint that completes in between makes some appear twice, never vanish
+    let waiting = replica.state().lock().waiting.ended_of(from, to);
+    let mut all = replica.history().ended(replica.shard(), from, to)?;
+    for (hash, note) in waiting {
+        let ended = stored::EndedExecution::decode(note.bytes).map_err(|e| Unreadable {
+            what: "an ended execution",
+            why: e.to_string(),
+        })?;
+        all.push((hash, ended));
+    }
+    all.sort_by_key(|(hash, ended)| (*hash, ended.index));
+    let mut found: Vec<Ended> = Vec::with_capacity(all.len());
+    let mut twice = std::collections::HashSet::new();
+    for (hash, ended) in all {
+        let customer = need(ended.customer, "the customer of an ended execution")?;
+        let execution = need(ended.execution, "an ended execution")?;
+        let execution = execution_from(execution, &identifier_from(customer))?;
+        let id = (
+            hash,
+            ended.index,
+            execution.journey.clone(),
+            execution.instance.clone(),
+            execution.run,
+        );
+        if twice.insert(id) {
+            found.push(Ended {
+                hash,
+                workspace: ended.workspace,
+                execution: Arc::new(execution),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// An execution, from memory or, once it has ended, from the index.
+///
+/// # Errors
+/// It cannot be read.
 pub fn execution(
     replica: &impl Replica,
     customer: &CustomerState,
@@ -128,18 +243,77 @@ pub fn execution(
     if let Some(execution) = customer.execution(journey, *instance, *run) {
         return Ok(Some(execution.clone()));
     }
+    let indexed = ended_of(replica, customer, hash, |e| {
+        e.run == *run && e.journey == *journey && e.instance.as_deref() == *instance
+    })?;
+    match indexed {
+        Some(execution) => Ok(Some(execution)),
+        None => replayed(replica, customer, hash, wanted),
+    }
+}
+
+/// An execution that ended before there was an index: from its timeline.
+fn replayed(
+    replica: &impl Replica,
+    customer: &CustomerState,
+    hash: u64,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Arc<Execution>>, ReadError> {
     let mut events: Vec<Event> = Vec::new();
     for record in records(replica, hash, customer.first_index)? {
         let decision = Decision::decode(&record.bytes)?;
         if decision.workspace != customer.workspace || decision.customer != customer.customer.key {
             continue;
         }
-        for part in decision.parts {
-            if part.run == *run && part.journey == *journey && part.instance.as_deref() == *instance
-            {
-                events.extend(part.events);
-            }
-        }
+        let ours = decision.parts.into_iter().filter(|p| {
+            p.run == wanted.run
+                && p.journey == wanted.journey
+                && p.instance.as_deref() == wanted.instance
+        });
+        events.extend(ours.flat_map(|p| p.events));
     }
     Ok(Execution::replay(&events).map(Arc::new))
+}
+
+/// The execution of an id, if it is one of this customer.
+///
+/// # Errors
+/// It cannot be read.
+pub fn by_id(
+    replica: &impl Replica,
+    customer: &CustomerState,
+    id: ExecutionId,
+) -> Result<Option<Arc<Execution>>, ReadError> {
+    let is =
+        |e: &Execution| e.run == id.run && slot_hash(&e.journey, e.instance.as_deref()) == id.slot;
+    if let Some(execution) = customer.executions.iter().find(|e| is(e)) {
+        return Ok(Some(execution.clone()));
+    }
+    if let Some(execution) = ended_of(replica, customer, id.customer, is)? {
+        return Ok(Some(execution));
+    }
+    let run = customer.customer.runs.iter().find(|r| {
+        slot_hash(&r.journey, r.instance.as_deref()) == id.slot && (1..=r.run).contains(&id.run)
+    });
+    let Some(run) = run else { return Ok(None) };
+    let wanted = Wanted {
+        journey: &run.journey,
+        instance: run.instance.as_deref(),
+        run: id.run,
+    };
+    replayed(replica, customer, id.customer, &wanted)
+}
+
+fn ended_of(
+    replica: &impl Replica,
+    customer: &CustomerState,
+    hash: u64,
+    is: impl Fn(&Execution) -> bool,
+) -> Result<Option<Arc<Execution>>, ReadError> {
+    let found = ended(replica, hash, hash)?.into_iter().find(|e| {
+        e.workspace == customer.workspace
+            && e.execution.customer == customer.customer.key
+            && is(&e.execution)
+    });
+    Ok(found.map(|e| e.execution))
 }

@@ -23,13 +23,18 @@ pub fn of(decision: &Decision, shard: u16, index: u64) -> v1::Receipt {
         }),
         at: decision.at.0,
         occurred: decision.occurred.0,
-        no_match: false,
+        // of a known customer too: another instance of theirs, say, is not concerned
+        no_match: decision.parts.is_empty() && is_signal(decision),
         duplicate: false,
         content_differs: false,
         time_ahead: decision.time_ahead,
         parts: decision.parts.iter().map(|p| part(decision, p)).collect(),
         notes: decision.notes.clone(),
     }
+}
+
+fn is_signal(decision: &Decision) -> bool {
+    matches!(decision.cause, stored::cause::Cause::Signal(_))
 }
 
 fn part(decision: &Decision, part: &super::decision::Part) -> v1::ReceiptPart {

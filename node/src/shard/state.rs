@@ -2,7 +2,7 @@
 //! held for microseconds.
 
 use super::counters::Counters;
-use super::customer::{Bucket, CustomerState, DecisionId, Slot};
+use super::customer::{Bucket, CustomerState, DecisionId, Slot, chain_of, customer_of, pack};
 use crate::convert::Unreadable;
 use crate::history::Waiting;
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ pub const AWAKE_MAX: usize = 2_048;
 pub struct ShardState {
     /// Buckets by customer hash.
     pub buckets: BTreeMap<u64, Slot>,
+    /// How many of them are away.
+    pub away: u64,
     /// Hashes changed since the last completed checkpoint began.
     pub dirty: HashSet<u64>,
     /// Hashes changed since before the checkpoint that is being written.
@@ -48,43 +50,96 @@ pub struct ShardState {
 pub type Shared = Arc<Mutex<ShardState>>;
 
 impl ShardState {
-    /// The customer of a key, if known.
+    /// All customers of a hash.
+    pub fn look(&self, hash: u64) -> Result<Look, Unreadable> {
+        Ok(match self.buckets.get(&hash) {
+            None => Look::Nobody,
+            Some(Slot::Away(chain)) => Look::Away {
+                chain: *chain,
+                waiting: self.waiting.away_of(hash),
+            },
+            Some(slot) => slot.open()?.map_or(Look::Nobody, Look::Here),
+        })
+    }
+
+    /// The customers of a hash, if they are in memory.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn here(&self, hash: u64) -> Result<Option<Arc<Bucket>>, Unreadable> {
+        self.buckets.get(&hash).map_or(Ok(None), Slot::open)
+    }
+
+    /// The customer of a key, if known and in memory.
+    ///
+    /// # Errors
+    /// As [`Self::here`].
     pub fn customer(
         &self,
         hash: u64,
         workspace: &str,
         key: &Identifier,
     ) -> Result<Option<CustomerState>, Unreadable> {
-        let Some(slot) = self.buckets.get(&hash) else {
-            return Ok(None);
-        };
-        let bucket = slot.open()?;
-        Ok(bucket
-            .iter()
-            .find(|c| c.workspace == workspace && c.customer.key == *key)
-            .cloned())
-    }
-
-    /// All customers of a hash.
-    pub fn bucket(&self, hash: u64) -> Result<Arc<Bucket>, Unreadable> {
-        self.buckets
-            .get(&hash)
-            .map_or_else(|| Ok(Arc::default()), Slot::open)
+        let bucket = self.here(hash)?;
+        Ok(bucket.and_then(|b| customer_of(&b, workspace, key).cloned()))
     }
 
     /// The bucket of a hash, awake, to be changed. A checkpoint that holds the old one keeps it.
+    ///
+    /// # Errors
+    /// It cannot be read, or is away: [`Self::come_back`] goes first.
     pub fn bucket_mut(&mut self, hash: u64) -> Result<&mut Bucket, Unreadable> {
-        let fresh = !matches!(self.buckets.get(&hash), Some(Slot::Awake(_)));
-        if fresh {
-            let bucket = self.bucket(hash)?;
+        let bucket = match self.buckets.get(&hash) {
+            Some(Slot::Awake(_)) => None,
+            Some(slot) => Some(slot.open()?.ok_or_else(|| Unreadable {
+                what: "the customers of a hash",
+                why: "they are away".into(),
+            })?),
+            None => Some(Arc::default()),
+        };
+        if let Some(bucket) = bucket {
             self.buckets.insert(hash, Slot::Awake(bucket));
             self.awake.push_back((hash, Instant::now()));
         }
         self.dirty.insert(hash);
         match self.buckets.get_mut(&hash) {
             Some(Slot::Awake(bucket)) => Ok(Arc::make_mut(bucket)),
-            Some(Slot::Packed(_)) | None => unreachable!("made awake above"),
+            Some(Slot::Packed(_) | Slot::Away(_)) | None => unreachable!("made awake above"),
         }
+    }
+
+    /// A bucket leaves memory with the entry at `index`; nothing happens unless it is here.
+    pub fn leave(&mut self, hash: u64, index: u64) {
+        let Some(Slot::Awake(bucket)) = self.buckets.get(&hash) else {
+            return;
+        };
+        let (chain, packed) = (chain_of(bucket), pack(bucket));
+        if index > self.history_up_to {
+            self.waiting.away(hash, Some(packed.into()));
+        }
+        self.put(hash, Slot::Away(chain));
+    }
+
+    /// The bucket of a hash comes back as it left, with the entry at `index`. Says whether it does: not if another
+    /// decision was the last when it left, or if it is not away.
+    pub fn come_back(&mut self, hash: u64, bucket: Bucket, index: u64) -> bool {
+        match self.buckets.get(&hash) {
+            Some(Slot::Away(chain)) if *chain == chain_of(&bucket) => {}
+            _ => return false,
+        }
+        if index > self.history_up_to {
+            self.waiting.away(hash, None);
+        }
+        self.put(hash, Slot::Awake(Arc::new(bucket)));
+        self.awake.push_back((hash, Instant::now()));
+        true
+    }
+
+    /// Puts a slot in its place.
+    pub fn put(&mut self, hash: u64, slot: Slot) {
+        self.away += u64::from(matches!(slot, Slot::Away(_)));
+        let old = self.buckets.insert(hash, slot);
+        self.away -= u64::from(matches!(old, Some(Slot::Away(_))));
     }
 
     /// Packs buckets that have been awake longest: those beyond the limit, and those awake since before `idle`.
@@ -119,6 +174,21 @@ impl ShardState {
         hasher.update(&self.ignored.to_be_bytes());
         hasher.digest128()
     }
+}
+
+/// What a shard knows of a hash.
+pub enum Look {
+    /// Nobody of this hash.
+    Nobody,
+    /// The customers are in memory.
+    Here(Arc<Bucket>),
+    /// They are in history.
+    Away {
+        /// Their last decisions, hashed: what is read must have the same.
+        chain: u64,
+        /// The packed customers, while history waits for its checkpoint.
+        waiting: Option<Arc<[u8]>>,
+    },
 }
 
 /// What became of a decision.

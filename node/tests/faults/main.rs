@@ -2,6 +2,7 @@
 //!
 //! Every test kills or breaks a node on purpose, and then asks for everything that was acknowledged.
 
+mod away;
 mod checkpoints;
 mod disk;
 mod folder;

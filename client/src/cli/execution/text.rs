@@ -40,6 +40,12 @@ pub(super) fn one(e: &v1::Execution) -> String {
         ),
         format!("customer   {}", show::identifier(e.customer.as_ref())),
     ];
+    if !e.journey_state.is_empty() {
+        lines.push(format!(
+            "           the journey is deactivated ({}), {} signals wait",
+            e.journey_state, e.waiting
+        ));
+    }
     if let Some(instance) = &e.instance {
         lines.push(format!("instance   {instance}"));
     }

@@ -140,7 +140,7 @@ fn read_history(dir: &Path, found: &mut History) -> Result<(), crate::history::D
             Ok(())
         })?;
     }
-    store.check_receipts()
+    store.check()
 }
 
 /// Copies one folder of the data folder into a temporary one; `None` when it is not there.

@@ -1,0 +1,226 @@
+//! The signals that moved nothing: shard after shard, newest first, with filters and pages; and a sample of those that
+//! concerned nobody.
+
+use super::errors;
+use super::executions::unreadable;
+use crate::convert::value::identifier_from;
+use crate::core::{Core, workspace};
+use crate::limits;
+use crate::shard::owner::Shard;
+use crate::shard::read::{self, ReadError};
+use prost::Message;
+use sojourn_journey::identifier::{ExecutionId, customer_hash};
+use sojourn_proto::{stored, v1};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::Status;
+
+/// How long one page is looked for: then it is answered as it is, with the token to go on.
+const PAGE_TIME: Duration = Duration::from_secs(1);
+
+/// A place in the log: index, place in the entry.
+type Place = (u64, u32);
+
+struct Filter {
+    workspace: String,
+    journey: String,
+    stage: String,
+    kind: String,
+}
+
+impl Filter {
+    fn takes(&self, s: &stored::UnmatchedSignal) -> bool {
+        let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        s.workspace == self.workspace
+            && is(&self.journey, &s.journey)
+            && is(&self.stage, &s.stage)
+            && is(&self.kind, &s.r#type)
+    }
+}
+
+/// Answers one page.
+pub async fn list(
+    core: &Core,
+    request: v1::ListUnmatchedRequest,
+    within: Duration,
+) -> Result<v1::ListUnmatchedResponse, Status> {
+    let page = super::list::page_of(request.page_size)?;
+    let bare = v1::ListUnmatchedRequest {
+        page_size: 0,
+        page_token: String::new(),
+        ..request.clone()
+    };
+    let hash = xxhash_rust::xxh3::xxh3_64(&bare.encode_to_vec());
+    let token = token(&request.page_token, hash)?;
+    let filter = Arc::new(Filter {
+        workspace: workspace(&request.workspace)?.to_owned(),
+        journey: request.journey,
+        stage: request.stage,
+        kind: request.r#type,
+    });
+    let no_match = match token {
+        None => sample(core, &filter),
+        Some(_) => Vec::new(),
+    };
+    let until = Instant::now() + PAGE_TIME.min(within / 2);
+    let (first, mut before) = token.map_or((0, None), |(shard, place)| (shard, Some(place)));
+    let mut signals = Vec::new();
+    for shard in core.shards.iter().skip(usize::from(first)) {
+        core.readable(shard, None, within).await?;
+        let from = before.take().unwrap_or((u64::MAX, u32::MAX));
+        let (shard, filter, room) = (shard.clone(), filter.clone(), page - signals.len());
+        let number = shard.number;
+        // history may have to be read from disk
+        let scanned = tokio::task::spawn_blocking(move || scan(&shard, &filter, from, room, until));
+        let (found, stopped) = scanned
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(|e| unreadable(&e))?;
+        signals.extend(found);
+        if let Some((index, sub)) = stopped {
+            return Ok(v1::ListUnmatchedResponse {
+                signals,
+                next_page_token: format!("{hash:016x}.{number}.{index}.{sub}"),
+                no_match,
+            });
+        }
+    }
+    Ok(v1::ListUnmatchedResponse {
+        signals,
+        next_page_token: String::new(),
+        no_match,
+    })
+}
+
+fn token(text: &str, filter: u64) -> Result<Option<(u16, Place)>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mine = text.strip_prefix(&format!("{filter:016x}."));
+    let read = |rest: &str| {
+        let mut parts = rest.split('.');
+        let shard = parts.next()?.parse().ok()?;
+        let place = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        parts.next().is_none().then_some((shard, place))
+    };
+    let token = mine.and_then(read).ok_or_else(|| {
+        errors::invalid_field(
+            "page_token",
+            "it does not belong to these filters: expected the token of an earlier page of the same request",
+        )
+    })?;
+    Ok(Some(token))
+}
+
+/// The newest signals of the workspace that concerned nobody, newest first. They know no journey and no stage.
+fn sample(core: &Core, filter: &Filter) -> Vec<v1::NoMatchSample> {
+    if !filter.journey.is_empty() || !filter.stage.is_empty() {
+        return Vec::new();
+    }
+    let all = core.shards.iter().flat_map(|s| s.duties.no_match_sample());
+    let mut newest: Vec<_> = all
+        .filter(|n| n.workspace == filter.workspace)
+        .filter(|n| filter.kind.is_empty() || n.signal.r#type == filter.kind)
+        .collect();
+    newest.sort_by_key(|n| std::cmp::Reverse(n.at));
+    newest.truncate(limits::PAGE);
+    let shown = newest.into_iter().map(|n| v1::NoMatchSample {
+        at: n.at.0,
+        signal: Some(n.signal),
+    });
+    shown.collect()
+}
+
+/// Fills a page from one shard. The place is there when the page is full, or its time over: it goes on before it.
+fn scan(
+    shard: &Arc<Shard>,
+    filter: &Filter,
+    before: Place,
+    room: usize,
+    until: Instant,
+) -> Result<(Vec<v1::UnmatchedSignal>, Option<Place>), ReadError> {
+    let mut found: Vec<stored::UnmatchedSignal> = Vec::new();
+    let mut looked: Option<Place> = None;
+    let mut stopped = None;
+    // of one decision all are shown, or none
+    let mut take = |signal: stored::UnmatchedSignal| {
+        let place = (signal.index, signal.sub);
+        if let Some(last) = looked
+            && last != place
+            && (found.len() >= room || Instant::now() >= until)
+        {
+            stopped = Some(last);
+            return false;
+        }
+        looked = Some(place);
+        if filter.takes(&signal) {
+            found.push(signal);
+        }
+        true
+    };
+    // waiting first: a checkpoint that completes in between has them in the store, whose newer ones are passed over
+    let waiting = shard.duties.state.lock().waiting.all_unmatched();
+    let oldest = waiting.first().map_or(before, |n| (n.index, n.sub));
+    let mut more = true;
+    for note in waiting.into_iter().rev() {
+        if more && (note.index, note.sub) < before {
+            let signal = stored::UnmatchedSignal::decode(note.bytes).map_err(|e| {
+                crate::convert::Unreadable {
+                    what: "an unmatched signal",
+                    why: e.to_string(),
+                }
+            })?;
+            more = take(signal);
+        }
+    }
+    if more {
+        let history = &shard.duties.history;
+        history.unmatched(shard.number, before.min(oldest), &mut take)?;
+    }
+    let mut shown = Vec::with_capacity(found.len());
+    for signal in found {
+        shown.push(show(shard, signal)?);
+    }
+    Ok((shown, stopped))
+}
+
+fn show(shard: &Shard, from: stored::UnmatchedSignal) -> Result<v1::UnmatchedSignal, ReadError> {
+    let customer = from.customer.clone().unwrap_or_default();
+    let key = identifier_from(customer.clone());
+    let hash = customer_hash(&from.workspace, &key);
+    let id = ExecutionId::new(
+        &from.workspace,
+        &key,
+        &from.journey,
+        from.instance.as_deref(),
+        from.run,
+    );
+    let decisions = read::decisions_at(shard, hash, from.index)?;
+    let signal = decisions.into_iter().find_map(|d| match d.cause {
+        stored::cause::Cause::Signal(signal)
+            if signal.r#type == from.r#type
+                && d.customer == key
+                && d.occurred.0 == from.occurred =>
+        {
+            Some(signal)
+        }
+        _ => None,
+    });
+    Ok(v1::UnmatchedSignal {
+        signal,
+        execution: id.to_string(),
+        journey: from.journey,
+        version: from.version,
+        stage: from.stage,
+        at: from.at,
+        occurred: from.occurred,
+        position: Some(v1::Position {
+            shard: shard.number.into(),
+            index: from.index,
+        }),
+        r#type: from.r#type,
+        customer: Some(customer),
+        signal_id: from.signal_id,
+        source: from.source,
+    })
+}
