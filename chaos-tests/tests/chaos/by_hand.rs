@@ -167,7 +167,17 @@ async fn while_held_signals_wait_and_are_released_in_order_over_a_kill() -> Resu
         "{twice:?}"
     );
     let known = client.hold(&there, &command("hold")).await?;
-    ensure!(known.duplicate, "the first hold is known: {known:?}");
+    ensure!(
+        known.duplicate && !known.content_differs,
+        "the first hold is known: {known:?}"
+    );
+    let other = client.resume(&there, &command("hold")).await?;
+    ensure!(
+        other.duplicate && other.content_differs,
+        "an id is of one command: {other:?}"
+    );
+    let still = other.execution.map(|e| e.status());
+    ensure!(still == Some(Status::Held), "{still:?}");
 
     client.resume(&there, &command("resume")).await?;
     let ended = until_execution(&client, &ann, "hand", "has ended", |e| {

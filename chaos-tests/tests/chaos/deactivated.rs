@@ -9,7 +9,7 @@ use sojourn_chaos_tests::process::{Server, Setup};
 use sojourn_chaos_tests::wait::until;
 use sojourn_client::wire::event::What;
 use sojourn_client::wire::{JourneyState, Status};
-use sojourn_client::{Client, Deactivation, Receipt};
+use sojourn_client::{Client, Deactivation, ExecutionRef, Read, Receipt};
 use std::time::Duration;
 
 const JOURNEY: &str = r#"
@@ -35,6 +35,14 @@ async fn begun(names: &[&str]) -> Result<(Server, Client)> {
     Ok((server, client))
 }
 
+fn ann_of_doors() -> ExecutionRef {
+    ExecutionRef::Latest {
+        customer: customer("ann"),
+        journey: "doors".to_owned(),
+        instance: None,
+    }
+}
+
 fn fate(receipt: &Receipt) -> String {
     let fate = receipt.parts.first().and_then(|p| p.fate.as_ref());
     fate.map(ToString::to_string).unwrap_or_default()
@@ -57,6 +65,14 @@ async fn held_signals_and_timers_wait_and_are_taken_in_order() -> Result<()> {
     // who was refused is known, and has a record though no execution
     let told = records(&client, &customer("new")).await?;
     ensure!(told.len() == 1, "the refusal is on record: {told:?}");
+    let shown = execution(&client, &ann, "doors").await?;
+    ensure!(shown.journey_state == "held" && shown.waiting == 1);
+    let why = client.why(&ann_of_doors(), Read::default()).await?;
+    ensure!(
+        why.summary.contains("deactivated (hold)") && why.summary.contains("1 signals wait"),
+        "{}",
+        why.summary
+    );
     server.crash().await?;
     // bob's time comes while the journey is held: it waits
     until("bob's timer waits", Duration::from_secs(20), async || {

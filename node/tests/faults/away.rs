@@ -255,6 +255,51 @@ async fn they_come_back_after_kill_and_without_checkpoints() {
     server.stop();
 }
 
+/// A known customer whom a signal does not concern gets the answer that a stranger gets, and keeps a record of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_known_and_not_concerned_is_told_no_match() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::serves(&folder.path().join("data"), NO_CHECKPOINTS).await;
+    let journey = "journey: orders
+instance_key: signal.data.order
+entry:
+  - on: order.placed
+stages:
+  - stage: open
+    transitions:
+      - { to: paid, on: order.paid }
+  - { stage: paid, end: done }
+";
+    server
+        .client
+        .publish(journey, "test")
+        .await
+        .expect("publishes");
+    let send = async |kind: &str, order: &str| {
+        let signal = Signal::with_id(kind, format!("{kind} {order}"))
+            .source("till")
+            .customer("id", "Åse")
+            .data(&serde_json::json!({ "order": order }))
+            .expect("it is data");
+        match server.client.send(signal).await.expect("it is answered") {
+            Outcome::Done(receipt) => receipt,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(send("order.placed", "a 1").await.first_word(), "started");
+    let other = send("order.paid", "b 2").await;
+    assert!(other.no_match && !other.decision.is_empty(), "{other:?}");
+    let again = send("order.paid", "b 2").await;
+    assert!(again.no_match && again.duplicate, "{again:?}");
+    assert_eq!(send("order.paid", "a 1").await.first_word(), "moved");
+    let page = server
+        .client
+        .unmatched_page(&UnmatchedFilter::default(), "")
+        .await
+        .expect("it lists");
+    assert_eq!((page.signals.len(), page.no_match.len()), (0, 1));
+}
+
 /// What moved nothing is listed, newest first in each shard, through kills and checkpoints, page by page.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_moved_nothing_is_listed() {
