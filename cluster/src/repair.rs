@@ -223,11 +223,13 @@ pub fn apply(dir: &Path) -> Result<Repaired, OpenError> {
         .iter()
         .position(|f| f.path == damage.file)
         .unwrap_or(append.len());
-    for (place, file) in append.iter().enumerate().skip(first) {
+    // The newest first, the cut last: until then the damage is still there to be found, should this be interrupted.
+    for (place, file) in append.iter().enumerate().skip(first).rev() {
         let aside = free_name(&file.path);
         if place == first && damage.offset > 0 {
             std::fs::copy(&file.path, &aside)
                 .map_err(|e| OpenError::io("copying a damaged log file", &file.path, e))?;
+            scan::sync(&aside)?;
             scan::cut(&file.path, file.good_bytes)?;
         } else {
             std::fs::rename(&file.path, &aside)
@@ -235,7 +237,8 @@ pub fn apply(dir: &Path) -> Result<Repaired, OpenError> {
         }
         set_aside.push(aside);
     }
-    scan::sync_dir(&dir.join("log"))?;
+    scan::sync(&dir.join("log"))?;
+    set_aside.reverse();
     Ok(Repaired { set_aside })
 }
 

@@ -138,6 +138,14 @@ fn they_pass_it_without_a_cache_too() {
     Suite::test_all(Builder { cache_bytes: 0 }).expect("the suite passes");
 }
 
+fn at(term: u64, index: u64) -> Position {
+    Position {
+        term,
+        node: 1,
+        index,
+    }
+}
+
 fn entry(term: u64, index: u64, text: &'static str) -> crate::types::Entry {
     use crate::types::Proposal;
     let proposal = Proposal {
@@ -145,12 +153,7 @@ fn entry(term: u64, index: u64, text: &'static str) -> crate::types::Entry {
         body: Bytes::from_static(text.as_bytes()),
     };
     crate::types::Entry {
-        log_id: Position {
-            term,
-            node: 1,
-            index,
-        }
-        .into(),
+        log_id: at(term, index).into(),
         payload: openraft::EntryPayload::Normal(proposal),
     }
 }
@@ -165,16 +168,7 @@ async fn a_truncation_holds_over_a_restart_and_ends_with_the_next_append() {
         log.blocking_append((0..10).map(|n| entry(1, n, "old")))
             .await
             .expect("appends");
-        log.truncate(
-            Position {
-                term: 1,
-                node: 1,
-                index: 6,
-            }
-            .into(),
-        )
-        .await
-        .expect("truncates");
+        log.truncate(at(1, 6).into()).await.expect("truncates");
         assert_eq!(log.try_get_log_entries(..).await.expect("reads").len(), 6);
         writer.close().await;
     }
@@ -213,16 +207,7 @@ async fn a_truncation_holds_over_a_restart_and_ends_with_the_next_append() {
             [1, 1, 1, 1, 1, 1, 2]
         );
         // To the very first entry, and on from there.
-        log.truncate(
-            Position {
-                term: 1,
-                node: 1,
-                index: 0,
-            }
-            .into(),
-        )
-        .await
-        .expect("truncates");
+        log.truncate(at(1, 0).into()).await.expect("truncates");
         assert_eq!(log.last(), None);
         writer.close().await;
     }
@@ -289,4 +274,31 @@ async fn purging_keeps_the_bytes_asked_for() {
         0,
         "less than what is to be kept was written"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_truncation_replaced_is_never_read_again() {
+    use openraft::RaftLogReader;
+    use openraft::storage::RaftLogStorageExt;
+    let running = Running::Tasks {
+        write_takes: Arc::new(|| std::time::Duration::from_millis(1)),
+    };
+    let log = Arc::new(crate::sim::SimLog::new());
+    let (writer, _guard) =
+        LogWriter::start(log, &running, Arc::default(), watch::Sender::new(None)).expect("starts");
+    let mut log = GroupLog::open(GroupId(1), writer, 0).expect("a group's log");
+    let (mut same, mut reader) = (log.clone(), log.clone());
+    // Still being written when the truncation begins.
+    let (appended, cut) = tokio::join!(
+        log.blocking_append((0..10).map(|n| entry(1, n, "old"))),
+        same.truncate(at(1, 7).into())
+    );
+    appended.and(cut).expect("both are written");
+    // Not written yet when it is read, and there is no cache to keep it in for long.
+    let (appended, read) = tokio::join!(
+        log.blocking_append([entry(2, 7, "new")]),
+        reader.try_get_log_entries(7..8)
+    );
+    appended.expect("is written");
+    assert_eq!(read.expect("reads"), [entry(2, 7, "new")]);
 }

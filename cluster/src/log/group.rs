@@ -445,7 +445,6 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             }
             state.last = previous.or(state.purged);
             state.end_mark = true;
-            inner.durable.fetch_min(since.index, Ordering::AcqRel);
         }
         let value = format::encode_log_id(&since);
         let op = Op::Put {
@@ -453,11 +452,11 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             key: MetaKey::End,
             value,
         };
-        inner
-            .writer
-            .write_and_wait([op])
-            .await
-            .map_err(|failure| write_error(&failure))
+        let written = inner.writer.write_and_wait([op]).await;
+        // Only now: an append that was still being written when the truncation began has counted its entries by now,
+        // and what comes in their place is not in the store yet.
+        inner.durable.fetch_min(since.index, Ordering::AcqRel);
+        written.map_err(|failure| write_error(&failure))
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {

@@ -63,6 +63,16 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Bytes of the entries that it carries.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        match self {
+            Op::Append { entries, .. } => entries.iter().map(Bytes::len).sum(),
+            Op::Put { .. } | Op::Delete { .. } | Op::Compact { .. } => 0,
+        }
+    }
+}
+
 /// Why the store failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError {

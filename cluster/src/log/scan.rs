@@ -86,7 +86,10 @@ fn record(data: &[u8], offset: usize, number: u64) -> Option<Record> {
     let length_and_type = u64::from_be_bytes(head[..8].try_into().ok()?);
     let footer_at = usize::try_from(u64::from_be_bytes(head[8..].try_into().ok()?)).ok()?;
     let bytes = usize::try_from(length_and_type >> 8).ok()?;
-    if length_and_type & 0xff > 1 || footer_at < RECORD_HEADER || footer_at + CHECKSUM >= bytes {
+    if length_and_type & 0xff > 1
+        || footer_at < RECORD_HEADER
+        || footer_at.checked_add(CHECKSUM)? >= bytes
+    {
         return None;
     }
     let whole = data.get(offset..offset.checked_add(bytes)?)?;
@@ -128,7 +131,7 @@ fn last_indexes(mut footer: &[u8], last: &mut BTreeMap<GroupId, u64>) -> Option<
                     for _ in 0..entries {
                         number(&mut footer)?;
                     }
-                    last.insert(group?, first + entries - 1);
+                    last.insert(group?, first.checked_add(entries - 1)?);
                 }
             }
             2 => {
@@ -314,7 +317,7 @@ pub(crate) fn cut_torn_tail(dir: &Path) -> Result<Vec<TornTail>, OpenError> {
         }
     }
     if !torn.is_empty() {
-        sync_dir(dir)?;
+        sync(dir)?;
     }
     Ok(torn)
 }
@@ -329,10 +332,11 @@ pub(crate) fn cut(path: &Path, bytes: u64) -> Result<(), OpenError> {
         .map_err(|e| OpenError::io("cutting a log file", path, e))
 }
 
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(|e| OpenError::io("syncing the log folder", dir, e))
+/// Makes a file, or the list of a folder's files, durable.
+pub(crate) fn sync(path: &Path) -> Result<(), OpenError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| OpenError::io("syncing", path, e))
 }
 
 /// Names the first damage in `dir`, for an engine that only said `why`.
@@ -371,5 +375,22 @@ fn file_damaged(scan: &FileScan) -> OpenError {
         consequence: "what was acknowledged after it cannot be read, so this node's replicas stay closed".to_owned(),
         todo: "`sojourn repair` shows what would be lost and can cut the log there; with peers, rejoin under a new node id instead"
             .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_only_look_like_a_record_are_none() {
+        // A length of 64, a type that there is, and a footer that would lie beyond every address.
+        for footer_at in [u64::MAX, u64::MAX - 3, u64::MAX - CHECKSUM as u64, 60, 0] {
+            let mut data = vec![0xab; 64];
+            data[..8].copy_from_slice(&(64_u64 << 8).to_be_bytes());
+            data[8..16].copy_from_slice(&footer_at.to_be_bytes());
+            assert!(record(&data, 0, 1).is_none(), "footer at {footer_at}");
+            assert_eq!(rest(&data, 0, 1), Rest::Torn { bytes: 64 });
+        }
     }
 }

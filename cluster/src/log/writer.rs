@@ -11,11 +11,15 @@ use crate::stats::LogStats;
 use crate::types::TypeConfig;
 use openraft::storage::LogFlushed;
 use parking_lot::{Condvar, Mutex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{Notify, oneshot, watch};
+
+/// One write gathers at most this many bytes of entries, or one change: raft-engine takes less than 2 GiB at once, and
+/// what waits behind a slow disk may be more.
+const GATHERED_BYTES: usize = 64 << 20;
 
 /// Whom to tell when a change is durable.
 pub(crate) enum Done {
@@ -40,7 +44,7 @@ impl Done {
                 next,
             } => {
                 if result.is_ok() {
-                    // `max`: a truncation and a shorter append may be told after a longer one.
+                    // In the order of writing, so the last one told is right; a truncation lowers it in its turn.
                     durable.store(next, Ordering::Release);
                 }
                 callback.log_io_completed(
@@ -55,10 +59,15 @@ impl Done {
     }
 }
 
+/// What one caller wants written at once.
+struct Change {
+    ops: Vec<Op>,
+    done: Done,
+}
+
 #[derive(Default)]
 struct Queue {
-    ops: Vec<Op>,
-    done: Vec<Done>,
+    changes: VecDeque<Change>,
     /// Commit marks: written along with the next entries, or when the log has been idle for a moment.
     marks: BTreeMap<GroupId, Vec<u8>>,
     /// Write the marks although no entries came.
@@ -79,7 +88,7 @@ enum State {
 
 impl Queue {
     fn has_work(&self) -> bool {
-        !self.ops.is_empty() || !self.done.is_empty() || self.write_marks
+        !self.changes.is_empty() || self.write_marks
     }
 }
 
@@ -175,8 +184,8 @@ impl LogWriter {
             match &queue.state {
                 State::Open => {
                     let idle = !queue.has_work();
-                    queue.ops.extend(ops);
-                    queue.done.push(done);
+                    let ops = ops.into_iter().collect();
+                    queue.changes.push_back(Change { ops, done });
                     if idle {
                         self.shared.wake();
                     }
@@ -265,19 +274,30 @@ impl Shared {
             State::Open if !queue.has_work() => return Ok(None),
             State::Open | State::Closing => {}
         }
+        let mut batch = Batch {
+            ops: Vec::new(),
+            done: Vec::with_capacity(queue.changes.len()),
+        };
+        let mut bytes = 0;
+        while let Some(change) = queue.changes.pop_front() {
+            bytes += change.ops.iter().map(Op::entry_bytes).sum::<usize>();
+            if bytes > GATHERED_BYTES && !batch.done.is_empty() {
+                queue.changes.push_front(change);
+                return Ok(Some(batch));
+            }
+            batch.ops.extend(change.ops);
+            batch.done.push(change.done);
+        }
+        // With the last of the entries: a mark must not be on disk before what it marks.
         queue.write_marks = false;
-        let mut ops = std::mem::take(&mut queue.ops);
         for (group, value) in std::mem::take(&mut queue.marks) {
-            ops.push(Op::Put {
+            batch.ops.push(Op::Put {
                 group,
                 key: MetaKey::Committed,
                 value,
             });
         }
-        Ok(Some(Batch {
-            ops,
-            done: std::mem::take(&mut queue.done),
-        }))
+        Ok(Some(batch))
     }
 
     fn run_thread(&self) {
@@ -372,12 +392,54 @@ impl Shared {
                     todo: "start the node again".to_owned(),
                 },
             };
-            queue.ops.clear();
-            (std::mem::take(&mut queue.done), Err(failure))
+            (std::mem::take(&mut queue.changes), Err(failure))
         };
-        for done in left {
-            done.tell(&result);
+        for change in left {
+            change.done.tell(&result);
         }
         self.ended.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimLog;
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    /// Queues five appends of 30 MiB and a commit mark before anything is written; answers how the appends went.
+    async fn queue_much(log: &Arc<SimLog>) -> Vec<bool> {
+        let running = Running::Tasks {
+            write_takes: Arc::new(|| Duration::from_millis(1)),
+        };
+        let failed = watch::Sender::new(None);
+        let (writer, _guard) =
+            LogWriter::start(log.clone(), &running, Arc::default(), failed).expect("starts");
+        let entry = Bytes::from(vec![0; 30 << 20]);
+        let all = (0..5).map(|first| {
+            writer.write_and_wait([Op::Append {
+                group: GroupId(1),
+                first,
+                entries: vec![entry.clone()],
+            }])
+        });
+        writer.note_committed(GroupId(1), b"mark".to_vec());
+        let written = futures::future::join_all(all).await;
+        writer.close().await;
+        written.into_iter().map(|result| result.is_ok()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_gathered_is_written_in_pieces_the_marks_last() {
+        let log = Arc::new(SimLog::new());
+        assert_eq!(queue_much(&log).await, [true; 5]);
+        assert_eq!((log.writes(), log.bounds(GroupId(1))), (3, Some((0, 4))));
+        assert!(log.meta(GroupId(1), MetaKey::Committed).is_some());
+
+        let log = Arc::new(SimLog::new());
+        log.fail_after(2);
+        assert_eq!(queue_much(&log).await, [true, true, true, true, false]);
+        assert_eq!(log.meta(GroupId(1), MetaKey::Committed), None);
     }
 }
