@@ -225,6 +225,10 @@ impl Group {
         let (tx, rx) = oneshot::channel();
         let begin = {
             let mut reads = self.inner.reads.lock();
+            if reads.waiting.len() == reads.waiting.capacity() {
+                // Before more room is made: a confirmation may take longer than its readers wait.
+                reads.waiting.retain(|reader| !reader.is_closed());
+            }
             reads.waiting.push(tx);
             !std::mem::replace(&mut reads.under_way, true)
         };
@@ -355,9 +359,11 @@ impl GroupInner {
         // openraft purges only what a snapshot that it knows of covers.
         let known = async {
             let mut metrics = self.raft.metrics();
+            let mut asked = false;
             while metrics.borrow_and_update().snapshot < Some(covered) {
                 // Asked once: metrics change for many reasons, and each further request would make a checkpoint more.
-                if self.replica.reported() < Some(covered) {
+                if !asked && self.replica.reported() < Some(covered) {
+                    asked = true;
                     self.raft
                         .trigger()
                         .snapshot()
@@ -391,11 +397,18 @@ impl GroupInner {
         let id = confirmed.ok_or_else(|| unknown("the group has no entry yet".to_owned()))?;
         // openraft's own note of what is applied may run ahead of what readers are told; wait for the latter.
         let mut applied = self.replica.applied().subscribe();
-        let seen = applied
-            .wait_for(|at| at.is_some_and(|at| at.index >= id.index))
-            .await;
-        seen.map(|at| at.unwrap_or_else(|| id.into()))
-            .map_err(|e| unknown(e.to_string()))
+        let mut role = self.role.subscribe();
+        tokio::select! {
+            biased;
+            seen = applied.wait_for(|at| at.is_some_and(|at| at.index >= id.index)) => {
+                seen.map(|at| at.unwrap_or_else(|| id.into()))
+                    .map_err(|e| unknown(e.to_string()))
+            }
+            // Nothing is applied any more then, and whoever waits would hold on to the files.
+            _ = role.wait_for(|role| matches!(role, Role::Closed { .. })) => {
+                Err(unknown("the group has closed".to_owned()))
+            }
+        }
     }
 }
 

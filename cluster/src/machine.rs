@@ -53,7 +53,7 @@ pub trait Machine: Send + Sync + 'static {
     /// Bytes of history that wait in memory for a checkpoint.
     fn waiting_bytes(&self) -> u64;
 
-    /// Forgets everything; a restore, or a replay from the first entry, follows.
+    /// Forgets everything; a restore, a rebuild, or a replay from the first entry follows.
     fn restore_begin(&self);
 
     /// One chunk of a checkpoint, exactly as a cut gave it: base first, then deltas in order.

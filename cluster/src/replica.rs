@@ -11,7 +11,7 @@ use crate::error::{CheckpointError, OpenError, panic_text};
 use crate::format::{self, Cover, Covering, Manifest};
 use crate::id::{GroupId, Position};
 use crate::log::group::GroupLog;
-use crate::machine::{EntryKind, Machine};
+use crate::machine::{Cut, EntryKind, Machine};
 use crate::seam::Running;
 use crate::types::{
     Entry, LogId, Reply, SnapshotHandle, SnapshotMeta, StorageError, StorageIoError,
@@ -175,12 +175,8 @@ impl Replica {
                 Some(fault.what)
             }
         };
-        if damage.is_some() {
-            self.store
-                .delete_manifest(self.group)
-                .map_err(|e| self.broken(e.what))?;
-            self.state.lock().full_next = true;
-        }
+        // The manifest stays until a new base takes its place: nothing is lost when there is nothing to make it from.
+        self.state.lock().full_next = damage.is_some();
         if log.is_whole() {
             let begun = self.guard(|machine| {
                 machine.restore_begin();
@@ -193,7 +189,10 @@ impl Replica {
             });
         }
         let rebuilt = self
-            .guard(|machine| machine.rebuild())
+            .guard(|machine| {
+                machine.restore_begin();
+                machine.rebuild()
+            })
             .map_err(|why| self.unusable(damage.as_deref(), &why))?;
         let Some(rebuilt) = rebuilt else {
             return Err(self.unusable(damage.as_deref(), "there is no history to rebuild it from"));
@@ -408,7 +407,7 @@ impl Replica {
     pub(crate) async fn checkpoint(&self) -> Result<Option<LogId>, CheckpointError> {
         let _one = self.one_checkpoint.lock().await;
         let started = Instant::now();
-        let (cut, cover, last, replay_bytes) = {
+        let (begun, cover, last, replay_bytes) = {
             let mut state = self.state.lock();
             let covered = state.manifest.as_ref().and_then(Covering::log_id);
             let Some(at) = state.applied else {
@@ -418,30 +417,15 @@ impl Replica {
                 return Ok(covered);
             }
             let base = state.full_next || checkpoint::wants_base(state.manifest.as_ref());
-            let cut = self
-                .guard(|machine| Ok(machine.cut(at.into(), base)))
-                .map_err(CheckpointError::Machine)?;
+            let cut = self.guard(|machine| Ok(machine.cut(at.into(), base)));
             let cover = format::cover(self.group.0, Some(at), &state.membership);
             let last = if base { None } else { state.manifest.clone() };
             state.last_try = started;
             (cut, cover, last, std::mem::take(&mut state.replay_bytes))
         };
-        let (store, group) = (self.store.clone(), self.group);
-        let writing = self
-            .running
-            .blocking(move || write_cut(&*store, group, cover, last, cut));
-        let written = match tokio::time::timeout(HANGS_AFTER, writing).await {
-            Ok(Ok(written)) => written,
-            Ok(Err(why)) => Err(CheckpointError::Machine(why)),
-            Err(_) => {
-                let what = format!(
-                    "the checkpoint of {group} in {} has not ended within {} s: its store hangs",
-                    self.store.place(),
-                    HANGS_AFTER.as_secs()
-                );
-                (self.give_up)(&what);
-                Err(CheckpointError::Store(what))
-            }
+        let written = match begun {
+            Ok(cut) => self.write(cut, cover, last).await,
+            Err(why) => Err(CheckpointError::Machine(why)),
         };
         let result = {
             let mut state = self.state.lock();
@@ -457,9 +441,16 @@ impl Replica {
                 }
                 Err(error) => {
                     state.replay_bytes += replay_bytes;
-                    if let CheckpointError::Damaged(why) = &error {
-                        self.store.condemn(why);
-                        state.full_next = true;
+                    match &error {
+                        CheckpointError::Damaged(why) => {
+                            self.store.condemn(why);
+                            state.full_next = true;
+                        }
+                        // How far it came is not known, so neither is what it would give as a delta.
+                        CheckpointError::Machine(_) => state.full_next = true,
+                        CheckpointError::History(_)
+                        | CheckpointError::Store(_)
+                        | CheckpointError::Closed => {}
                     }
                     state.failed = Some(error.to_string());
                     tracing::error!(group = %self.group, %error, "a checkpoint failed; the log is kept and it is tried again");
@@ -469,6 +460,32 @@ impl Replica {
         };
         self.attempts.send_modify(|n| *n += 1);
         result
+    }
+
+    /// Writes a cut where blocking is allowed; a store that never answers stops the host.
+    async fn write(
+        &self,
+        cut: Box<dyn Cut>,
+        cover: Cover,
+        last: Option<Manifest>,
+    ) -> Result<Manifest, CheckpointError> {
+        let (store, group) = (self.store.clone(), self.group);
+        let writing = self
+            .running
+            .blocking(move || write_cut(&*store, group, cover, last, cut));
+        match tokio::time::timeout(HANGS_AFTER, writing).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(why)) => Err(CheckpointError::Machine(why)),
+            Err(_) => {
+                let what = format!(
+                    "the checkpoint of {group} in {} has not ended within {} s: its store hangs",
+                    self.store.place(),
+                    HANGS_AFTER.as_secs()
+                );
+                (self.give_up)(&what);
+                Err(CheckpointError::Store(what))
+            }
+        }
     }
 
     fn snapshot(&self) -> Option<Snapshot<TypeConfig>> {
@@ -518,7 +535,7 @@ fn write_cut(
     group: GroupId,
     cover: Cover,
     last: Option<Manifest>,
-    mut cut: Box<dyn crate::machine::Cut>,
+    mut cut: Box<dyn Cut>,
 ) -> Result<Manifest, CheckpointError> {
     let written = catch_unwind(AssertUnwindSafe(|| {
         checkpoint::write(store, group, cover, last, &mut *cut)

@@ -4,7 +4,9 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use sojourn_cluster::{EntryKind, Group, GroupId, Host, HostConfig, LogFiles, Source};
+use sojourn_cluster::{
+    EntryKind, Group, GroupId, Host, HostConfig, LogFiles, ProposeError, Source,
+};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,6 +14,16 @@ async fn say_many(group: &Group, from: usize, count: usize) {
     let all = (from..from + count)
         .map(|n| async move { say(group, &format!("{n:06}{}", "x".repeat(500))).await });
     futures::future::join_all(all).await;
+}
+
+/// Says so many lines at once; answers how many were applied.
+async fn say_some(group: &Group, count: usize) -> usize {
+    let all = (0..count).map(|n| {
+        let body = Bytes::from(format!("{n:06}{}", "x".repeat(500)));
+        group.propose(EntryKind::Decisions, body, soon())
+    });
+    let all = futures::future::join_all(all).await;
+    all.iter().filter(|done| done.is_ok()).count()
 }
 
 #[test]
@@ -101,17 +113,10 @@ fn at_the_hard_bound_applying_waits_and_then_goes_on() {
         let other = own(&host, GroupId(2)).await;
         // Checkpoints begin, and do not end.
         *ledger.gate.0.lock() = true;
-        let all = (0..400).map(|n| {
+        let all = tokio::spawn({
             let group = group.clone();
-            tokio::spawn(async move {
-                let body = Bytes::from(format!("{n:06}{}", "x".repeat(500)));
-                group
-                    .propose(EntryKind::Decisions, body, soon())
-                    .await
-                    .expect("applied in the end")
-            })
+            async move { say_some(&group, 400).await }
         });
-        let all: Vec<_> = all.collect();
         until("applying is held back", || group.figures().held_back).await;
         let applied = ledger.len();
         assert!(applied < 400, "all {applied} lines were applied");
@@ -123,11 +128,68 @@ fn at_the_hard_bound_applying_waits_and_then_goes_on() {
         assert_eq!(say(&other, "the others go on").await, 1);
         *ledger.gate.0.lock() = false;
         ledger.gate.1.notify_all();
-        for done in all {
-            done.await.expect("ends");
-        }
+        assert_eq!(all.await.expect("ends"), 400);
         assert_eq!(ledger.len(), 400);
         until("nothing is held back", || !group.figures().held_back).await;
+    });
+}
+
+#[test]
+fn a_read_that_waits_for_a_checkpoint_is_told_when_the_group_closes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let (_host, group, ledger) = own_shard(HostConfig {
+            checkpoint_log_bytes: 20_000,
+            ..config(dir.path())
+        })
+        .await;
+        *ledger.gate.0.lock() = true;
+        let many = tokio::spawn({
+            let group = group.clone();
+            async move { say_some(&group, 400).await }
+        });
+        until("applying is held back", || group.figures().held_back).await;
+        let mut read = std::pin::pin!(group.read_index(soon()));
+        assert!(futures::poll!(&mut read).is_pending());
+        group.close().await;
+        match read.await {
+            Err(ProposeError::Unknown { why }) => assert!(!why.contains("deadline"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        *ledger.gate.0.lock() = false;
+        ledger.gate.1.notify_all();
+        assert!(many.await.expect("ends") < 400, "it closed before the end");
+    });
+}
+
+#[test]
+fn a_machine_that_panics_costs_a_checkpoint_and_no_state() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let (host, group, ledger) = own_shard(config(dir.path())).await;
+        say_many(&group, 0, 50).await;
+        checkpoint(&group).await;
+        for (panics, word) in [
+            (&ledger.panic_in_cut, "an impossible cut"),
+            (&ledger.panic_in_done, "an impossible end"),
+        ] {
+            say(&group, word).await;
+            panics.store(true, Ordering::Relaxed);
+            let error = group.checkpoint_now().await.expect("told");
+            let error = error.expect_err("it panicked").to_string();
+            assert!(error.contains(word), "{error}");
+            let noted = group.figures().checkpoint_failed;
+            assert_eq!(noted.as_ref(), Some(&error));
+            // What the machine gave away in the checkpoint that failed is in the next one.
+            checkpoint(&group).await;
+            assert_eq!(group.figures().checkpoint_failed, None);
+        }
+        host.close().await;
+    });
+    killed(async {
+        let (_host, group, ledger) = open_shard(config(dir.path())).await;
+        assert!(matches!(group.opened().source, Source::Checkpoint { .. }));
+        assert_eq!(ledger.len(), 52);
     });
 }
 

@@ -4,7 +4,11 @@ mod common;
 
 use common::*;
 use parking_lot::Mutex;
-use sojourn_cluster::{GroupId, Host, HostConfig, LogFiles, OpenError, Row, Source, repair};
+use sojourn_cluster::sim::{Dice, SimCheckpoints, SimLog};
+use sojourn_cluster::{
+    CheckpointStore, GroupId, Host, HostConfig, LogFiles, LogStore, OpenError, Row, Running, Seams,
+    Source, repair,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -309,4 +313,44 @@ fn without_checkpoint_history_or_whole_log_the_group_stays_closed() {
         let other = own(&host, GroupId(2)).await;
         say(&other, "fine").await;
     });
+}
+
+#[test]
+fn a_damaged_checkpoint_is_kept_while_nothing_can_take_its_place() {
+    let log = Arc::new(SimLog::new());
+    let checkpoints = Arc::new(SimCheckpoints::new());
+    let seams = || Seams {
+        log: log.clone(),
+        checkpoints: checkpoints.clone(),
+        running: Running::Threads,
+    };
+    killed(async {
+        let host = Host::open_with(HostConfig::default(), seams())
+            .await
+            .expect("opens");
+        let group = own(&host, SHARD).await;
+        say(&group, "once").await;
+        checkpoint(&group).await;
+        until("the log is purged", || {
+            log.bounds(SHARD).is_none_or(|(first, _)| first > 0)
+        })
+        .await;
+        host.close().await;
+    });
+    assert!(checkpoints.flip_bit(SHARD, &mut Dice::new(1)));
+    for round in 0..2 {
+        killed(async {
+            let host = Host::open_with(HostConfig::default(), seams())
+                .await
+                .expect("opens");
+            let error = host
+                .open_group(SHARD, machine(&Ledger::new()), vec![1])
+                .await
+                .expect_err("nothing is left")
+                .to_string();
+            assert!(error.contains("does not match its check sum"), "{error}");
+        });
+        let kept = checkpoints.manifest(SHARD).expect("reads");
+        assert!(kept.is_some(), "after {round} more openings");
+    }
 }

@@ -78,12 +78,6 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// The store refused, or is damaged.
     fn manifest(&self, group: GroupId) -> Result<Option<Vec<u8>>, StoreFault>;
 
-    /// Forgets the manifest of a group.
-    ///
-    /// # Errors
-    /// The store refused.
-    fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault>;
-
     /// Gives the chunks of a generation in order, until `each` answers an error.
     ///
     /// # Errors

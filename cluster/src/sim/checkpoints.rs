@@ -19,7 +19,6 @@ enum Change {
     Chunk((GroupId, u64, u32), Vec<u8>),
     NoChunk((GroupId, u64, u32)),
     Manifest(GroupId, Vec<u8>),
-    NoManifest(GroupId),
 }
 
 impl Disk {
@@ -28,7 +27,6 @@ impl Disk {
             Change::Chunk(key, bytes) => drop(self.chunks.insert(key, bytes)),
             Change::NoChunk(key) => drop(self.chunks.remove(&key)),
             Change::Manifest(group, bytes) => drop(self.manifests.insert(group, bytes)),
-            Change::NoManifest(group) => drop(self.manifests.remove(&group)),
         }
     }
 }
@@ -173,10 +171,6 @@ impl CheckpointStore for SimCheckpoints {
 
     fn manifest(&self, group: GroupId) -> Result<Option<Vec<u8>>, StoreFault> {
         Ok(self.state.lock().now.manifests.get(&group).cloned())
-    }
-
-    fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault> {
-        self.state.lock().change(Change::NoManifest(group))
     }
 
     fn read_chunks(

@@ -36,6 +36,10 @@ pub struct Ledger {
     pub history: Arc<Mutex<History>>,
     pub keep_history: AtomicBool,
     pub panic_on: Mutex<Option<String>>,
+    /// The next cut panics when it is taken.
+    pub panic_in_cut: AtomicBool,
+    /// The next cut panics when it is told that it is durable.
+    pub panic_in_done: AtomicBool,
     pub cuts: AtomicU64,
     pub full_cuts: AtomicU64,
     pub applied_entries: AtomicU64,
@@ -118,6 +122,7 @@ struct LedgerCut {
     history: Option<Arc<Mutex<History>>>,
     gate: Arc<(Mutex<bool>, parking_lot::Condvar)>,
     failed: Box<dyn FnOnce() + Send>,
+    panic_in_done: bool,
 }
 
 impl Cut for LedgerCut {
@@ -148,6 +153,8 @@ impl Cut for LedgerCut {
     fn done(self: Box<Self>, ok: bool) {
         if !ok {
             (self.failed)();
+        } else if self.panic_in_done {
+            panic!("an impossible end");
         }
     }
 }
@@ -187,6 +194,10 @@ impl Machine for Shared {
 
     fn cut(&self, at: Position, full: bool) -> Box<dyn Cut> {
         let ledger = self.0.clone();
+        if ledger.panic_in_cut.swap(false, Ordering::Relaxed) {
+            panic!("an impossible cut");
+        }
+        let panic_in_done = ledger.panic_in_done.swap(false, Ordering::Relaxed);
         ledger.cuts.fetch_add(1, Ordering::Relaxed);
         if full {
             ledger.full_cuts.fetch_add(1, Ordering::Relaxed);
@@ -224,6 +235,7 @@ impl Machine for Shared {
             history,
             gate,
             failed,
+            panic_in_done,
         })
     }
 
