@@ -91,13 +91,15 @@ impl HostConfig {
                 why,
             })
         };
-        if self.checkpoint_log_bytes == 0 || self.checkpoint_waiting_bytes == 0 {
-            return bad(
-                "checkpoint_log_bytes",
-                "found 0, expected at least 1 byte".to_owned(),
-            );
+        for (name, bytes) in [
+            ("checkpoint_log_bytes", self.checkpoint_log_bytes),
+            ("checkpoint_waiting_bytes", self.checkpoint_waiting_bytes),
+        ] {
+            if bytes == 0 {
+                return bad(name, "found 0, expected at least 1 byte".to_owned());
+            }
         }
-        // One write may carry an entry of every group; raft-engine takes less than 2 GiB at once.
+        // Far below what one write of the log may carry.
         if self.max_entry_bytes == 0 || self.max_entry_bytes > 32 << 20 {
             return bad(
                 "max_entry_bytes",
@@ -159,7 +161,20 @@ struct Shared {
     purge: Arc<PurgeSignal>,
 }
 
-/// What one node has once for all its groups. Dropped without [`Host::close`], it ends as if the process had been killed.
+/// A group that is being opened, until this is dropped.
+struct Opening<'a> {
+    shared: &'a Shared,
+    id: GroupId,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.shared.opening.lock().remove(&self.id);
+    }
+}
+
+/// What one node has once for all its groups. Dropped without [`Host::close`], it ends as if the process had been killed:
+/// nothing more is written. Its groups find that out at their next write, and hold the files until the runtime ends.
 pub struct Host {
     shared: Arc<Shared>,
     report: OpenReport,
@@ -194,6 +209,7 @@ impl Host {
     /// make no sense.
     pub async fn open(cfg: HostConfig) -> Result<Host, OpenError> {
         cfg.check()?;
+        let dir = cfg.dir.clone();
         let opened = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&cfg.dir)
                 .map_err(|e| OpenError::io("making the data folder", &cfg.dir, e))?;
@@ -211,7 +227,7 @@ impl Host {
         });
         let opened = opened
             .await
-            .map_err(|e| OpenError::io("opening the data folder", "", e))?;
+            .map_err(|e| OpenError::io("opening the data folder", dir, e))?;
         let (cfg, seams, report) = opened?;
         let mut host = Host::open_with(cfg, seams).await?;
         host.report = report;
@@ -277,16 +293,21 @@ impl Host {
         if let Some(failure) = self.shared.failed.borrow().clone() {
             return Err(OpenError::Failed(failure));
         }
-        if self.shared.groups.lock().contains_key(&id) || !self.shared.opening.lock().insert(id) {
+        if !self.shared.opening.lock().insert(id) {
             return Err(OpenError::AlreadyOpen { group: id });
         }
-        let opened = self.try_open_group(id, machine, voters).await;
-        if let Ok(group) = &opened {
-            self.shared.groups.lock().insert(id, group.clone());
-            group.replica().go_live();
+        // Also when this future is dropped half-way.
+        let _opening = Opening {
+            shared: &self.shared,
+            id,
+        };
+        if self.shared.groups.lock().contains_key(&id) {
+            return Err(OpenError::AlreadyOpen { group: id });
         }
-        self.shared.opening.lock().remove(&id);
-        opened
+        let group = self.try_open_group(id, machine, voters).await?;
+        self.shared.groups.lock().insert(id, group.clone());
+        group.replica().go_live();
+        Ok(group)
     }
 
     async fn try_open_group(

@@ -258,3 +258,18 @@ fn without_a_majority_nobody_owns() {
         ));
     });
 }
+
+#[test]
+fn an_opening_that_is_given_up_can_be_tried_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    killed(async {
+        let host = open(dir.path()).await;
+        {
+            let opening = host.open_group(SHARD, machine(&Ledger::new()), vec![1]);
+            let mut opening = std::pin::pin!(opening);
+            assert!(futures::poll!(&mut opening).is_pending());
+        }
+        let group = own(&host, SHARD).await;
+        assert_eq!(say(&group, "once").await, 1);
+    });
+}
