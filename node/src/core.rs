@@ -23,6 +23,8 @@ pub struct Core {
     pub catalog: Arc<Catalog>,
     /// Less disk is free than the limit: nothing is admitted.
     pub disk_full: Arc<AtomicBool>,
+    /// Room for watches.
+    pub watches: Arc<tokio::sync::Semaphore>,
     /// The counters of the doors.
     pub metrics: Arc<crate::metrics::Doors>,
 }

@@ -25,6 +25,10 @@ pub const BATCH_SIGNALS: usize = 1_000;
 pub const BATCH_BYTES: usize = 4 << 20;
 /// Signals of one stream under way.
 pub const STREAM_WINDOW: usize = 1_024;
+/// Bytes of the signals of one stream under way.
+pub const STREAM_BYTES: usize = 4 << 20;
+/// Watches at once in one node.
+pub const WATCHES: usize = 256;
 /// Bytes of one decision, all its parts together; an entry may have 16 MiB.
 pub const DECISION_BYTES: usize = 8 << 20;
 /// Executions in a page when none is asked for.

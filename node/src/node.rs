@@ -208,6 +208,7 @@ impl Node {
             disk_full: Arc::new(AtomicBool::new(
                 free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
             )),
+            watches: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES)),
             metrics: Arc::new(metrics),
         });
         let mut failed = host.failed();

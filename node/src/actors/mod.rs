@@ -14,7 +14,7 @@ use sojourn_proto::v1;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Which execution, within one customer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,7 +158,12 @@ pub struct Reply(Option<ReplyTo>);
 
 enum ReplyTo {
     Once(oneshot::Sender<Answer>),
-    Stream(u64, mpsc::UnboundedSender<(u64, Answer)>),
+    /// The place is let go with the answer.
+    Stream(
+        u64,
+        mpsc::UnboundedSender<(u64, Answer)>,
+        Option<OwnedSemaphorePermit>,
+    ),
 }
 
 impl Reply {
@@ -167,9 +172,13 @@ impl Reply {
         Reply(Some(ReplyTo::Once(tx)))
     }
 
-    /// To a stream, under the client's number.
-    pub fn stream(number: u64, tx: mpsc::UnboundedSender<(u64, Answer)>) -> Reply {
-        Reply(Some(ReplyTo::Stream(number, tx)))
+    /// To a stream, under the client's number; `place` is the room that the signal takes in the stream's window.
+    pub fn stream(
+        number: u64,
+        tx: mpsc::UnboundedSender<(u64, Answer)>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Reply {
+        Reply(Some(ReplyTo::Stream(number, tx, place)))
     }
 
     /// To nobody.
@@ -186,7 +195,7 @@ impl Reply {
         match self.0.take() {
             // whoever asked may be gone
             Some(ReplyTo::Once(tx)) => drop(tx.send(answer)),
-            Some(ReplyTo::Stream(number, tx)) => drop(tx.send((number, answer))),
+            Some(ReplyTo::Stream(number, tx, _place)) => drop(tx.send((number, answer))),
             None => {}
         }
     }

@@ -407,7 +407,7 @@ impl Agenda {
         let token = self.counter;
         let customer = sent.customer.clone();
         self.sent.insert(token, sent);
-        let reply = Reply::stream(token, self.answers.clone());
+        let reply = Reply::stream(token, self.answers.clone(), None);
         if let Err((reply, answer)) = self.live.submit_inner(customer, Arc::new(ask), reply) {
             reply.give(answer);
         }

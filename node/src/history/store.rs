@@ -43,6 +43,16 @@ pub struct CatalogCopy {
     pub state: Vec<u8>,
 }
 
+/// What is not in tables yet is read back from the journal at a start, and is in memory until then: little of it keeps
+/// both small. The least that fjall takes.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// What one keyspace gathers in memory before it writes a table.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
 const DAY_PREFIX: &str = "receipts-";
 
 const CATALOG_MANIFEST: &[u8] = b"manifest";
@@ -63,13 +73,14 @@ impl Store {
                 .cache_size(64 << 20)
                 .worker_threads(1)
                 .manual_journal_persist(true)
+                .max_journaling_size(JOURNAL_BYTES)
                 .open()
         })?;
         let found = faults.reading("opening it", || Ok(db.list_keyspace_names()))?;
         faults.complete(&names, found.iter().map(|name| &**name))?;
         let ([records, marks, catalog, ended, away, unmatched], days) =
             faults.reading("opening it", || {
-                let open = |name: &str| db.keyspace(name, KeyspaceCreateOptions::default);
+                let open = |name: &str| db.keyspace(name, options);
                 let mut days = BTreeMap::new();
                 for name in &found {
                     if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
@@ -185,7 +196,7 @@ impl Store {
         }
         let name = day_name(day);
         let keyspace = self.faults.writing("beginning a day of receipts", || {
-            self.db.keyspace(&name, KeyspaceCreateOptions::default)
+            self.db.keyspace(&name, options)
         })?;
         let mut names = self.names.lock();
         names.insert(name);

@@ -104,7 +104,8 @@ impl v1::signals_server::Signals for SignalsService {
             match prepare(&request.workspace, Some(signal)) {
                 Ok((customer, ask)) => {
                     // a batch may hold more of one customer than may be under way: then its items wait their turn
-                    submit_in_turn(&self.core, customer, ask, number as u64, &tx, until).await;
+                    let reply = Reply::stream(number as u64, tx.clone(), None);
+                    submit_in_turn(&self.core, customer, ask, reply, until).await;
                 }
                 Err(status) => {
                     self.core.metrics.invalid();
@@ -138,6 +139,7 @@ impl v1::signals_server::Signals for SignalsService {
         let (acks_tx, acks) = mpsc::channel::<Result<v1::StreamResponse, Status>>(16);
         let core = self.core.clone();
         let window = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_WINDOW));
+        let bytes = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_BYTES));
         let (reader_window, reader_acks) = (window.clone(), acks_tx.clone());
         tokio::spawn(async move {
             while let Some(next) = incoming.next().await {
@@ -154,13 +156,19 @@ impl v1::signals_server::Signals for SignalsService {
                     return;
                 };
                 place.forget();
+                // one that is larger than the window waits until it is alone
+                let room = request.signal.len().min(limits::STREAM_BYTES) as u32;
+                let Ok(room) = bytes.clone().acquire_many_owned(room).await else {
+                    return;
+                };
                 let number = request.number;
                 let decoded = v1::Signal::decode(request.signal)
                     .map_err(|e| sojourn_proto::codec::refuse(&e));
                 match decoded.and_then(|signal| prepare(&request.workspace, Some(signal))) {
                     Ok((customer, ask)) => {
                         let until = Instant::now() + limits::DEADLINE;
-                        submit_in_turn(&core, customer, ask, number, &answers_tx, until).await;
+                        let reply = Reply::stream(number, answers_tx.clone(), Some(room));
+                        submit_in_turn(&core, customer, ask, reply, until).await;
                     }
                     Err(status) => {
                         core.metrics.invalid();
@@ -211,12 +219,10 @@ async fn submit_in_turn(
     core: &Core,
     customer: CustomerKey,
     ask: Ask,
-    number: u64,
-    answers: &mpsc::UnboundedSender<(u64, Answer)>,
+    mut reply: Reply,
     until: Instant,
 ) {
     let ask = Arc::new(ask);
-    let mut reply = Reply::stream(number, answers.clone());
     // the first try is mostly the last; only then is it worth to register for what ends
     let mut gauges: Vec<Arc<Gauge>> = Vec::new();
     loop {

@@ -179,6 +179,17 @@ pub fn watch(core: &Core, request: v1::WatchRequest) -> Result<WatchStream, Stat
         ),
     };
     let journey = request.journey;
+    let Ok(place) = core.watches.clone().try_acquire_owned() else {
+        return Err(errors::with_reason(
+            tonic::Code::ResourceExhausted,
+            "overloaded_watches",
+            format!(
+                "{} watches are open on this node: close some, or watch less",
+                limits::WATCHES
+            ),
+        ));
+    };
+    let place = std::sync::Arc::new(place);
     let (tx, rx) = mpsc::channel(64);
     let mut watching = tokio::task::JoinSet::new();
     for shard in &core.shards {
@@ -196,7 +207,9 @@ pub fn watch(core: &Core, request: v1::WatchRequest) -> Result<WatchStream, Stat
         };
         let (tx, space, customer, journey) =
             (tx.clone(), space.clone(), customer.clone(), journey.clone());
+        let place = place.clone();
         watching.spawn(async move {
+            let _place = place;
             let what = v1::watch_response::What::Started(started);
             let mut next = Some(what);
             loop {
