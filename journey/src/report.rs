@@ -18,6 +18,8 @@ pub struct Report {
     pub moves: u64,
     /// Executions that reached the goal.
     pub goals: u64,
+    /// Of those, how many within its window.
+    pub goals_in_time: u64,
     /// By stage, in the author's order; stages of other versions after them.
     pub stages: Vec<StageReport>,
     /// How executions ended: by status and outcome.
@@ -140,12 +142,16 @@ impl Report {
                 }
                 self.stage(&before.visit.stage).ended += 1;
             }
-            (What::GoalReached { .. }, _) => self.goals += 1,
+            (What::GoalReached { within }, _) => {
+                self.goals += 1;
+                self.goals_in_time += u64::from(*within);
+            }
             _ => {}
         }
     }
 
     fn left(&mut self, before: &Execution, event: &Event) {
+        // a signal that is told late may have occurred before the visit began
         let stayed = event
             .occurred
             .since(before.visit.began.occurred)

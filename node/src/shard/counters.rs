@@ -99,6 +99,13 @@ impl JourneyCounters {
     }
 }
 
+/// How long the visit lasted that this event ends, in microseconds; none at all where the signal occurred before it
+/// began, and was told late.
+fn stayed(before: &Execution, event: &Event) -> i64 {
+    let stayed = event.occurred.since(before.visit.began.occurred).0;
+    stayed.max(0)
+}
+
 impl Counters {
     /// Counts one event; `before` is the state that it happened to.
     pub fn count(&mut self, workspace: &str, before: Option<&Execution>, event: &Event) {
@@ -122,7 +129,7 @@ impl Counters {
                 },
                 Some(before),
             ) => {
-                let micros = event.occurred.since(before.visit.began.occurred).0;
+                let micros = stayed(before, event);
                 let counters = self.of(workspace, &before.journey, before.version);
                 counters.stage(from).leave(micros);
                 counters.stage(to).enter();
@@ -143,7 +150,7 @@ impl Counters {
                 },
                 Some(before),
             ) => {
-                let micros = event.occurred.since(before.visit.began.occurred).0;
+                let micros = stayed(before, event);
                 let counters = self.of(workspace, &before.journey, before.version);
                 if *status != Status::Completed {
                     counters.stage(stage).leave(micros);
@@ -256,5 +263,63 @@ impl Counters {
             all.insert((c.workspace, c.journey, c.version), counters);
         }
         Ok(Counters(all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sojourn_journey::signal::Identifier;
+    use sojourn_journey::time::Time;
+
+    #[test]
+    fn nobody_stays_for_less_than_nothing() {
+        let event = |number: u64, occurred: i64, what: What| Event {
+            number,
+            at: Time(9_000_000),
+            occurred: Time(occurred),
+            what,
+        };
+        let started = What::Started {
+            journey: "j".to_owned(),
+            version: 1,
+            customer: Identifier::new("id", "c1").unwrap(),
+            instance: None,
+            run: 1,
+            stage: "one".to_owned(),
+        };
+        let moved = |from: &str, to: &str, visit| What::Moved {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            visit,
+            cause: Cause::Signal {
+                place: String::new(),
+            },
+        };
+        let ended = What::Ended {
+            status: Status::Stopped,
+            stage: "one".to_owned(),
+            outcome: None,
+            by: None,
+        };
+        let events = [
+            event(0, 5_000_000, started),
+            // told late: it occurred before the visit began
+            event(1, 2_000_000, moved("one", "two", 2)),
+            event(2, 3_500_000, moved("two", "one", 3)),
+            event(3, 1_000_000, ended),
+        ];
+        let mut counters = Counters::default();
+        let mut state: Option<Execution> = None;
+        for event in &events {
+            counters.count("w", state.as_ref(), event);
+            match &mut state {
+                None => state = Execution::begin(event),
+                Some(state) => sojourn_journey::evolve::evolve(state, event),
+            }
+        }
+        let stages = &counters.of("w", "j", 1).stages;
+        let time = |stage: &str| (stages[stage].completed, stages[stage].sum_micros);
+        assert_eq!((time("one"), time("two")), ((2, 0), (1, 1_500_000)));
     }
 }
