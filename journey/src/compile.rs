@@ -157,10 +157,6 @@ impl<'k> Builder<'k> {
     }
 
     fn build(&mut self, definition: &definition::Journey) -> Option<Compiled> {
-        if definition.stages.is_empty() {
-            self.problems
-                .error(&definition.place, "a journey needs at least one stage");
-        }
         self.at_most(
             definition.stages.len(),
             MAX_STAGES,
@@ -189,8 +185,14 @@ impl<'k> Builder<'k> {
             "facts mentioned",
             &definition.place,
         );
+        if stages.is_empty() {
+            // nothing can be entered, and whoever reads a compiled journey may rely on its first stage
+            self.problems
+                .error(&definition.place, "a journey needs at least one stage");
+            return None;
+        }
         let text = |prose: &Option<definition::Prose>| prose.as_ref().map(|p| p.text.clone());
-        Some(Compiled {
+        let mut compiled = Compiled {
             name: definition.journey.text.clone(),
             title: text(&definition.title).unwrap_or_else(|| definition.journey.text.clone()),
             description: text(&definition.description).unwrap_or_default(),
@@ -211,8 +213,11 @@ impl<'k> Builder<'k> {
             facts: Facts {
                 paths: std::mem::take(&mut self.texts.facts),
             },
+            wakes_on_customer: false,
             base: Base::default(),
-        })
+        };
+        compiled.wakes_on_customer = compiled.asks_about_customer();
+        Some(compiled)
     }
 
     fn at_most(&mut self, found: usize, most: usize, what: &str, place: &Place) {

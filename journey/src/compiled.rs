@@ -42,8 +42,47 @@ pub struct Compiled {
     pub listens: BTreeSet<String>,
     /// The paths of facts that any expression mentions.
     pub facts: Facts,
+    /// Whether what is known of the customer can wake an execution: a condition without a trigger, an exit rule without
+    /// a signal, a time or a variable asks about `customer`. Where not, a change of the customer record costs nothing.
+    pub wakes_on_customer: bool,
     /// What bounds every evaluation.
     pub base: crate::expr::Base,
+}
+
+impl Compiled {
+    /// Computes [`Compiled::wakes_on_customer`].
+    pub(crate) fn asks_about_customer(&self) -> bool {
+        let mut asking = self.variables.iter().filter_map(|v| v.from.as_ref());
+        asking.any(|e| e.uses("customer"))
+            || self
+                .exit
+                .iter()
+                .filter(|e| e.on.is_empty())
+                .any(|e| e.when.iter().any(|w| w.uses("customer")))
+            || self.deadlines.iter().any(|d| d.after.uses("customer"))
+            || self.stages.iter().any(Stage::asks_about_customer)
+    }
+}
+
+impl Stage {
+    fn asks_about_customer(&self) -> bool {
+        let mut waits = self
+            .stalled_after
+            .iter()
+            .chain(self.deadlines.iter().map(|d| &d.after));
+        waits.any(|w| w.uses("customer"))
+            || self.transitions.iter().any(|way| match &way.trigger {
+                Trigger::Condition => way.when.iter().any(|w| w.uses("customer")),
+                Trigger::At(expression) => expression.uses("customer"),
+                Trigger::After(wait) | Trigger::Absent { within: wait, .. } => {
+                    wait.uses("customer")
+                }
+                Trigger::Any(_)
+                | Trigger::All { .. }
+                | Trigger::Sequence { .. }
+                | Trigger::ByHand => false,
+            })
+    }
 }
 
 /// One stage.
@@ -120,9 +159,9 @@ pub enum Trigger {
     },
     /// A delay from the start of the visit.
     After(Wait),
-    /// A point in time that an expression gives when the visit begins (and again when a fact of it changes).
+    /// A point in time that an expression gives when the visit begins (and again when what it asks about changes).
     At(Expression),
-    /// The condition alone: tried after every move and every change of a fact.
+    /// The condition alone: tried after every move and every change of a fact, a variable or the customer.
     Condition,
     /// By hand only.
     ByHand,
@@ -146,7 +185,7 @@ pub struct Entry {
 pub struct Exit {
     /// `exit/0`.
     pub place: String,
-    /// Any of these types; empty: tried after every signal that changes a fact.
+    /// Any of these types; empty: tried at entry and whenever a fact, a variable or the customer became another.
     pub on: Vec<String>,
     /// Tests the signal.
     pub where_: Option<Expression>,

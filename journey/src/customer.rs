@@ -66,6 +66,17 @@ pub struct CustomerChange {
     pub left_out: Vec<String>,
 }
 
+impl CustomerChange {
+    /// Whether it makes anything known of the customer another, or known at all; `before`: without it.
+    pub fn is_felt(&self, before: &Customer) -> bool {
+        let another = |(name, new): (&String, &Attribute)| {
+            let known = before.attributes.get(name);
+            known.is_none_or(|known| !known.value.same(&new.value))
+        };
+        !self.identifiers.is_empty() || self.attributes.iter().any(another)
+    }
+}
+
 impl Run {
     /// Whether it has not ended; a held one is active too.
     pub fn is_active(&self) -> bool {

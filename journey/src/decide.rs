@@ -25,6 +25,9 @@ use std::fmt;
 pub enum Input<'a> {
     /// A signal, no duplicate.
     Signal(&'a Signal),
+    /// The customer record became another by a signal that does not concern this execution: only what needs no signal is
+    /// tried. Gives no events where nothing comes of it.
+    Customer,
     /// A timer came due. Stale and early ones change nothing.
     Timer {
         /// The visit that it belongs to; 0 for the execution's own.
@@ -172,7 +175,7 @@ impl Refusal {
 /// Decides one input on one execution.
 ///
 /// A signal always gives events, unless the execution has ended. A stale timer, the result of an attempt that is not
-/// the current one, and a release with nothing to take give none.
+/// the current one, a change of the customer that nothing comes of, and a release with nothing to take give none.
 ///
 /// # Errors
 /// Only for commands: what was asked cannot be done, and what would be accepted.
@@ -186,6 +189,7 @@ pub fn decide(
     let mut deciding = Deciding::new(compiled, customer, state.clone(), moment);
     match input {
         Input::Signal(signal) => deciding.signal(signal),
+        Input::Customer => deciding.customer_changed(),
         Input::Timer {
             visit,
             place,
@@ -215,6 +219,10 @@ pub(crate) struct Deciding<'a> {
     unsettled: bool,
     /// The value of a fact or variable became another in this decision.
     changed: bool,
+    /// The signal being decided may have changed the customer record, and the journey asks about it.
+    customer_new: bool,
+    /// Timers that wait for a hold to end came due before what is decided now: they fire when it goes on.
+    due_stays: bool,
 }
 
 /// An expression could not be computed: recorded, and nothing moves because of this input.
@@ -237,6 +245,8 @@ impl<'a> Deciding<'a> {
             gate: moment.gate,
             unsettled: false,
             changed: false,
+            customer_new: false,
+            due_stays: false,
         }
     }
 

@@ -37,14 +37,29 @@ pub fn next_due(state: &Execution) -> Option<Time> {
         .min()
 }
 
-/// The actions that may be done now: within one list (the same place but for its last part) the next waits until the one
-/// before is settled; different lists do not wait for each other.
+/// The actions that may be done now: within one list of one decision the next waits until the one before is settled.
+/// Different lists do not wait for each other, nor do rounds of a repeat, or visits: one delivery that fails for hours
+/// holds up nothing but what the author put behind it.
 pub fn ready(state: &Execution) -> impl Iterator<Item = &Owed> {
-    let list = |owed: &Owed| owed.action.place.rfind('/').unwrap_or(0);
     state.owed.iter().enumerate().filter_map(move |(n, owed)| {
-        let mine = &owed.action.place[..list(owed)];
-        let before = &state.owed[..n];
-        let free = before.iter().all(|b| b.action.place[..list(b)] != *mine);
-        free.then_some(owed)
+        let waits = state.owed[..n].iter().any(|b| is_behind(b, owed));
+        (!waits).then_some(owed)
     })
+}
+
+/// Whether `owed` stands behind `before` in one list of one decision. The actions of a list are events without others
+/// between them, except that one that could not be rendered leaves no event: then a number is nearer than its place.
+fn is_behind(before: &Owed, owed: &Owed) -> bool {
+    let (Some((list, first)), Some((other, place))) = (in_list(before), in_list(owed)) else {
+        return false;
+    };
+    list == other
+        && first < place
+        && owed.number.saturating_sub(before.number) <= place.saturating_sub(first)
+}
+
+/// The list of an action and its place in it.
+fn in_list(owed: &Owed) -> Option<(&str, u64)> {
+    let (list, place) = owed.action.place.rsplit_once('/')?;
+    Some((list, place.parse().ok()?))
 }

@@ -45,10 +45,24 @@ pub enum JourneyState {
 pub struct Plan {
     /// One for every execution that it concerns, starts, or cannot start. None: `no_match`.
     pub parts: Vec<Part>,
+    /// Active executions that it does not concern, whose journeys ask about the customer that it changes: each decides on
+    /// [`crate::decide::Input::Customer`], and has a part in the decision if, and only if, that gives events.
+    pub touched: Vec<Touched>,
     /// What it changes in the customer record.
     pub change: CustomerChange,
     /// The customer with that change: what every part is decided on.
     pub customer: Customer,
+}
+
+/// One execution that a signal concerns only by what it changes in the customer record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// The journey.
+    pub journey: String,
+    /// The instance key.
+    pub instance: Option<String>,
+    /// The run.
+    pub run: u32,
 }
 
 /// One execution that a signal concerns.
@@ -108,6 +122,7 @@ pub fn plan(
         .cloned()
         .unwrap_or_else(|| Customer::new(key.clone()));
     let change = customer.change(signal, at);
+    let changes = change.is_felt(&customer);
     customer.apply(&change);
     let mut journeys: Vec<String> = Vec::new();
     let mut known = BTreeSet::new();
@@ -126,14 +141,17 @@ pub fn plan(
         catalog,
         signal,
         at,
+        changes,
         active: customer.runs.iter().filter(|r| r.is_active()).count(),
         parts: Vec::new(),
+        touched: Vec::new(),
     };
     for journey in &journeys {
         planning.journey(&customer, journey);
     }
     Plan {
         parts: planning.parts,
+        touched: planning.touched,
         change,
         customer,
     }
@@ -143,8 +161,11 @@ struct Planning<'a> {
     catalog: &'a dyn Catalog,
     signal: &'a Signal,
     at: Time,
+    /// The signal changes what is known of the customer.
+    changes: bool,
     active: usize,
     parts: Vec<Part>,
+    touched: Vec<Touched>,
 }
 
 /// The instance that a signal is for.
@@ -202,9 +223,21 @@ impl Planning<'_> {
     fn existing(&mut self, customer: &Customer, run: &Run, state: JourneyState) -> bool {
         // The version that it is on says what tells instances apart.
         let compiled = self.catalog.version(&run.journey, run.version);
-        let instance = compiled.map(|c| instance_of(&c, customer, self.signal, self.at));
+        let instance = compiled
+            .as_ref()
+            .map(|c| instance_of(c, customer, self.signal, self.at));
         match instance {
-            Some(Instance::Known(instance)) if instance != run.instance => return false,
+            Some(Instance::Known(instance)) if instance != run.instance => {
+                let asks = compiled.is_some_and(|c| c.wakes_on_customer);
+                if self.changes && asks && state != JourneyState::Dropped {
+                    self.touched.push(Touched {
+                        journey: run.journey.clone(),
+                        instance: run.instance.clone(),
+                        run: run.run,
+                    });
+                }
+                return false;
+            }
             Some(Instance::Wrong(reason)) => {
                 self.refuse(&run.journey, run.instance.clone(), reason);
                 return true;

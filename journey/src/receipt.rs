@@ -18,7 +18,7 @@ pub enum Fate {
         /// The stages passed through by automatic moves on the way, in order.
         via: Vec<String>,
     },
-    /// The value of a fact or variable became another, or a pattern saw one of its signals; no move.
+    /// The value of a fact or variable became another; no move.
     Recorded,
     /// An execution started.
     Started {
@@ -34,7 +34,8 @@ pub enum Fate {
         /// The outcome of the rule.
         outcome: Option<String>,
     },
-    /// Nothing in it moved.
+    /// Nothing in it moved, and no value became another. Also where a pattern saw one of its signals or an absence ended:
+    /// that stands in the timeline as what it is, not as an unmatched signal.
     Unmatched,
     /// It waits for a hold to end.
     Held,
@@ -127,9 +128,7 @@ pub fn fate(events: &[Event]) -> Fate {
                     reason: reason.clone(),
                 }
             }
-            What::Fact { changed: true, .. }
-            | What::Variable { changed: true, .. }
-            | What::Seen { .. }
+            What::Fact { changed: true, .. } | What::Variable { changed: true, .. }
                 if other == Fate::Unmatched =>
             {
                 other = Fate::Recorded;

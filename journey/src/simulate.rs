@@ -12,13 +12,17 @@ use crate::execution::{Execution, Timer};
 use crate::identifier::ExecutionId;
 use crate::limits;
 use crate::owed::{Effect, owed};
-use crate::plan::{Catalog, JourneyState, Part, plan};
+use crate::plan::{Catalog, Part, Touched, plan};
 use crate::receipt::{Fate, fate};
 use crate::signal::{Identifier, Signal};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
+
+mod journeys;
+
+use journeys::Journeys;
 
 /// Timers of one execution that may fire at one point of time; beyond it the execution is put aside.
 const FIRED_AT_ONCE: u32 = 10_000;
@@ -117,54 +121,15 @@ struct Due {
     round: u32,
 }
 
-struct Journeys {
-    by_name: BTreeMap<String, Arc<Compiled>>,
-    listening: BTreeMap<String, Vec<String>>,
-}
-
-impl Catalog for Journeys {
-    fn live(&self, journey: &str) -> Option<(u32, Arc<Compiled>)> {
-        self.by_name.get(journey).map(|c| (1, Arc::clone(c)))
-    }
-
-    fn version(&self, journey: &str, version: u32) -> Option<Arc<Compiled>> {
-        if version == 1 {
-            self.by_name.get(journey).cloned()
-        } else {
-            None
-        }
-    }
-
-    fn listening(&self, kind: &str) -> Vec<String> {
-        self.listening.get(kind).cloned().unwrap_or_default()
-    }
-
-    fn state(&self, _journey: &str) -> JourneyState {
-        JourneyState::Active
-    }
-}
-
 impl<'w> Simulation<'w> {
     /// A run of these journeys, each as version 1, before anything has happened. Of two with one name the later counts.
     pub fn new(
         journeys: impl IntoIterator<Item = Arc<Compiled>>,
         workspace: &str,
     ) -> Simulation<'w> {
-        let by_name: BTreeMap<String, Arc<Compiled>> =
-            journeys.into_iter().map(|c| (c.name.clone(), c)).collect();
-        let mut listening: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for compiled in by_name.values() {
-            let kinds: BTreeSet<&String> = compiled.entry.iter().flat_map(|e| &e.on).collect();
-            for kind in kinds {
-                listening
-                    .entry(kind.clone())
-                    .or_default()
-                    .push(compiled.name.clone());
-            }
-        }
         Simulation {
             workspace: workspace.to_owned(),
-            journeys: Journeys { by_name, listening },
+            journeys: Journeys::new(journeys),
             clock: None,
             people: BTreeMap::new(),
             queue: BTreeSet::new(),
@@ -219,11 +184,13 @@ impl<'w> Simulation<'w> {
         // Every part is decided on the customer as the signal leaves it.
         person.customer = planned.customer;
         let moment = Moment::of(signal, at);
-        let parts: Vec<PartOutcome> = planned
+        let mut parts: Vec<PartOutcome> = planned
             .parts
             .into_iter()
             .map(|p| self.part(key, p, signal, moment))
             .collect();
+        let touched = planned.touched.into_iter();
+        parts.extend(touched.filter_map(|t| self.touched(key, t, moment)));
         if let Some(person) = self.people.get_mut(key).filter(|_| !parts.is_empty()) {
             person.answers.insert(id, parts.clone());
         }
@@ -304,7 +271,7 @@ impl<'w> Simulation<'w> {
 
     /// One journey.
     pub fn journey(&self, name: &str) -> Option<&Arc<Compiled>> {
-        self.journeys.by_name.get(name)
+        self.journeys.named(name)
     }
 
     /// All executions, ended ones too, in the order of customer, journey, instance, run.
@@ -430,6 +397,38 @@ impl<'w> Simulation<'w> {
             run,
             fate,
         }
+    }
+
+    /// The part of an execution that is only told of the customer; none where nothing comes of it.
+    fn touched(
+        &mut self,
+        customer: &Identifier,
+        touched: Touched,
+        moment: Moment,
+    ) -> Option<PartOutcome> {
+        let Touched {
+            journey,
+            instance,
+            run,
+        } = touched;
+        let key = Key {
+            customer: customer.clone(),
+            journey,
+            instance,
+            run,
+        };
+        let events = self.decide(&key, Input::Customer, moment).ok()?;
+        if events.is_empty() {
+            return None;
+        }
+        let fate = fate(&events);
+        self.commit(&key, events);
+        Some(PartOutcome {
+            journey: key.journey,
+            instance: key.instance,
+            run,
+            fate,
+        })
     }
 
     fn decide(&self, key: &Key, input: Input<'_>, moment: Moment) -> Result<Vec<Event>, Refusal> {

@@ -42,6 +42,31 @@ impl Value {
         json::read(json)
     }
 
+    /// Whether both are the same to an expression: numbers are compared as numbers, so 5 is the same as 5.0, also inside
+    /// of lists and maps.
+    pub fn same(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Int(whole), Value::Double(number))
+            | (Value::Double(number), Value::Int(whole)) => {
+                // below 2^63 a number without a fraction is a whole one exactly
+                *number < 9_223_372_036_854_775_808.0
+                    && number.fract() == 0.0
+                    && *number as i64 == *whole
+            }
+            (Value::List(one), Value::List(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| a.same(b))
+            }
+            (Value::Map(one), Value::Map(other)) => {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(other)
+                        .all(|((a, x), (b, y))| a == b && x.same(y))
+            }
+            (one, other) => one == other,
+        }
+    }
+
     /// The value as JSON: times as RFC 3339, durations as seconds (`90s`), bytes as base 64. Equal values give equal
     /// bytes.
     pub fn to_json(&self) -> String {

@@ -16,6 +16,12 @@ pub const LONGEST: Span = Span::from_seconds(366 * 1_000 * 86_400);
 /// The most business time that can be waited for.
 pub const LONGEST_BUSINESS: Span = Span::from_seconds(10_000 * 3_600);
 
+/// Steps of open hours that are skipped one by one when a repeat is late; beyond it the rhythm starts anew.
+const SKIPPED_ROUNDS: u32 = 10_000;
+
+/// More rounds than a rhythm of a second has between the ends of the calendar.
+const MOST_ROUNDS: i64 = 1 << 40;
+
 /// A span or a point in time, ready to be computed.
 #[derive(Debug)]
 pub struct Wait {
@@ -67,11 +73,7 @@ impl Wait {
         match &self.kind {
             Kind::Exact(span) => Ok(from.plus(*span)),
             Kind::Point(time) => Ok(*time),
-            Kind::Calendar { span, at, zone } => {
-                let local = local(from, zone)?;
-                let date = local.date().checked_add(*span).map_err(|_| beyond())?;
-                instant(date.to_datetime(at.unwrap_or(local.time())), zone)
-            }
+            Kind::Calendar { span, at, zone } => calendar(from, *span, *at, zone),
             Kind::Field {
                 field,
                 offset,
@@ -101,6 +103,57 @@ impl Wait {
         match self.kind {
             Kind::Exact(span) => Some(span),
             _ => None,
+        }
+    }
+
+    /// Whether it asks about a built-in name.
+    pub(crate) fn uses(&self, root: &str) -> bool {
+        self.expression().is_some_and(|e| e.uses(root))
+    }
+
+    /// The first point of the rhythm that begins at `begin` which lies after `last`, its latest point, and after `now`.
+    /// The n-th is `n` times the span from the begin, so that a month after 31 January and a night whose clocks skip an
+    /// hour shift none of those that follow. Only time that business is open is counted on from `last`, which is the same.
+    ///
+    /// # Errors
+    /// As [`Wait::due`]; and when the rhythm makes no step forward.
+    pub fn next_in_rhythm(&self, begin: Time, last: Time, now: Time) -> Result<Time, Miss> {
+        let nth = |n: i64| match &self.kind {
+            Kind::Exact(span) => n
+                .checked_mul(span.0)
+                .and_then(|all| begin.0.checked_add(all))
+                .map(Time)
+                .ok_or_else(beyond),
+            Kind::Calendar { span, at, zone } => {
+                let all = span.checked_mul(n).map_err(|_| beyond())?;
+                calendar(begin, all, *at, zone)
+            }
+            Kind::Business { span, open } => business_after(last, now, *span, open),
+            Kind::Point(_) | Kind::Field { .. } => {
+                Err(Miss::Error("a point in time is no rhythm".to_owned()))
+            }
+        };
+        let from = last.max(now);
+        // beyond the calendar is after it too
+        let after = |n: i64| nth(n).map_or(true, |due| due > from);
+        let mut high = 1;
+        while high < MOST_ROUNDS && !after(high) {
+            high *= 2;
+        }
+        let mut low = high / 2;
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if after(middle) {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        let due = nth(high)?;
+        if due > from {
+            Ok(due)
+        } else {
+            Err(Miss::Error("it makes no step forward".to_owned()))
         }
     }
 
@@ -216,6 +269,34 @@ pub(crate) fn instant(local: DateTime, zone: &TimeZone) -> Result<Time, Miss> {
     timestamp
         .map(|t| Time(t.as_microsecond()))
         .map_err(|_| beyond())
+}
+
+/// The instant that lies a calendar span after another.
+fn calendar(
+    from: Time,
+    span: jiff::Span,
+    at: Option<civil::Time>,
+    zone: &TimeZone,
+) -> Result<Time, Miss> {
+    let local = local(from, zone)?;
+    let date = local.date().checked_add(span).map_err(|_| beyond())?;
+    instant(date.to_datetime(at.unwrap_or(local.time())), zone)
+}
+
+/// The first step of a rhythm of open hours, counted on from `last`, that lies after `now`.
+fn business_after(last: Time, now: Time, span: Span, open: &Open) -> Result<Time, Miss> {
+    let mut due = last;
+    for _ in 0..SKIPPED_ROUNDS {
+        let next = business(due, span, open)?;
+        if next <= due {
+            return Ok(due);
+        }
+        due = next;
+        if due > now {
+            return Ok(due);
+        }
+    }
+    business(now, span, open)
 }
 
 /// When `span` of open hours has passed since `from`.

@@ -30,7 +30,18 @@ impl Deciding<'_> {
             self.set_fact(path, value.clone());
         }
         for variable in &compiled.variables {
-            self.take_variable(variable, signal);
+            self.take_variable(variable, Some(signal));
+        }
+    }
+
+    /// Takes the variables that follow the customer and no signal: the customer may have changed without one.
+    pub(super) fn take_customer(&mut self) {
+        let compiled = self.compiled;
+        for variable in &compiled.variables {
+            let from = variable.from.as_ref();
+            if from.is_some_and(|f| f.uses("customer") && !f.uses("signal")) {
+                self.take_variable(variable, None);
+            }
         }
     }
 
@@ -40,7 +51,7 @@ impl Deciding<'_> {
             .state
             .facts
             .get(&path)
-            .is_none_or(|known| known.value != value);
+            .is_none_or(|known| !known.value.same(&value));
         self.emit(What::Fact {
             path,
             value,
@@ -54,10 +65,10 @@ impl Deciding<'_> {
         self.unsettled |= changed;
     }
 
-    fn take_variable(&mut self, variable: &Variable, signal: &Signal) {
+    fn take_variable(&mut self, variable: &Variable, signal: Option<&Signal>) {
         let Some(from) = &variable.from else { return };
         let place = || format!("variable/{}", variable.name);
-        let value = match from.eval(&self.compiled.base, &self.scope(Some(signal))) {
+        let value = match from.eval(&self.compiled.base, &self.scope(signal)) {
             Ok(value) => value,
             Err(Miss::Unknown(_)) => return,
             Err(Miss::Error(error)) => {
@@ -76,7 +87,7 @@ impl Deciding<'_> {
             }
         };
         let known = self.state.vars.get(&variable.name);
-        if known == Some(&value) {
+        if known.is_some_and(|known| known.same(&value)) {
             return;
         }
         match self.room(&variable.name, &value, known) {

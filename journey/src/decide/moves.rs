@@ -1,7 +1,7 @@
 //! Moving: leaving, the transition's own actions, the new visit with its timers, entering; then what follows by itself.
 
 use super::{Broken, Deciding};
-use crate::compiled::{Action, Transition, Trigger};
+use crate::compiled::{Transition, Trigger};
 use crate::event::{By, Cause, What};
 use crate::execution::{Status, Timer, TimerKind};
 use crate::expr::{Expression, Miss};
@@ -81,13 +81,6 @@ impl Deciding<'_> {
         });
     }
 
-    /// Owes every action of a list.
-    pub(super) fn owe(&mut self, actions: &[Action], signal: Option<&Signal>) {
-        for action in actions {
-            self.owe_one(action, signal);
-        }
-    }
-
     fn keep(&mut self, place: &str, name: &str, expression: &Expression, signal: Option<&Signal>) {
         match expression.eval(&self.compiled.base, &self.scope(signal)) {
             Ok(value) => match self.room(name, &value, self.state.kept.get(name)) {
@@ -121,22 +114,29 @@ impl Deciding<'_> {
         let within = match &goal.within {
             None => true,
             Some(wait) => {
-                let due = wait.due(self.state.started.at, &compiled.base, &self.scope(signal));
-                due.is_ok_and(|due| self.at <= due)
+                // a report, so it goes by when things occurred
+                let from = self.state.started.occurred;
+                let due = wait.due(from, &compiled.base, &self.scope(signal));
+                due.is_ok_and(|due| self.occurred <= due)
             }
         };
         self.emit(What::GoalReached { within });
     }
 
-    /// After something became known that no signal brought, or after a hold: exit rules that need no signal, then rule 5.
+    /// After something became known that no signal brought, or after a hold: exit rules that need no signal, then rule 5,
+    /// then the timers.
     pub(super) fn go_on(&mut self) {
         if self.is_still() || self.state.has_waiting() {
             return;
         }
-        if let Ok(false) = self.exits(None) {
+        self.take_customer();
+        if let Ok(false) = self.unnamed_exits(None) {
             self.settle();
         }
         self.unsettled = false;
+        if (self.changed || self.compiled.wakes_on_customer) && !self.state.is_ended() {
+            self.rearm();
+        }
     }
 
     /// Rule 5: transitions that need no signal, one after another.
@@ -317,7 +317,7 @@ impl Deciding<'_> {
         }));
     }
 
-    /// After a change of facts, timers whose time comes from what is known are armed anew, where that time became
+    /// After a change of facts or of the customer, timers whose time comes from what is known are armed anew, where that time became
     /// another. Without a signal: what the signal of the visit's begin gave stays as it was.
     pub(super) fn rearm(&mut self) {
         let compiled = self.compiled;
@@ -331,12 +331,12 @@ impl Deciding<'_> {
                         self.rearm_one(visit, TimerKind::Delay, place, &expression.source, due);
                     }
                     Trigger::After(wait) => self.rearm_wait(visit, TimerKind::Delay, place, wait),
-                    Trigger::Absent {
-                        after: None,
-                        within,
-                        ..
-                    } => {
-                        self.rearm_wait(visit, TimerKind::Absent, place, within);
+                    // An absence is settled once: by its signal, or by its time. One that begins at a signal is armed there.
+                    Trigger::Absent { after, within, .. } => {
+                        let settled = after.is_some() || self.state.patterns.contains_key(place);
+                        if self.armed(place) || !settled {
+                            self.rearm_wait(visit, TimerKind::Absent, place, within);
+                        }
                     }
                     _ => {}
                 }
@@ -394,7 +394,10 @@ impl Deciding<'_> {
             .iter()
             .find(|t| t.visit == visit && t.place == place)
         {
-            Some(timer) => (timer.due != due, timer.round.saturating_add(1)),
+            Some(timer) => (
+                timer.due != due && !(timer.waits && self.due_stays),
+                timer.round.saturating_add(1),
+            ),
             // A time that is past fires once: one that fired is marked as seen until the visit ends. Of the journey's
             // own timers none is marked, so a past one is not armed again.
             None => (

@@ -19,49 +19,70 @@ pub(crate) fn status_path(name: &str) -> String {
 }
 
 impl Deciding<'_> {
-    /// Owes one action, or says why it cannot be.
-    pub(super) fn owe_one(&mut self, action: &Action, signal: Option<&Signal>) {
-        let rendered = render(action, &self.compiled.base, &self.scope(signal));
-        let (to, body) = match rendered {
-            Ok(rendered) => rendered,
-            Err(Miss::Unknown(missing)) => {
-                let message = format!("action not owed: {} has never arrived", missing.join(", "));
-                self.incident(&action.place, message);
-                return;
+    /// Owes every action of a list, or says why one cannot be. Their events follow one another without others between
+    /// them: by that [`crate::owed::ready`] knows what belongs to one list.
+    pub(super) fn owe(&mut self, actions: &[Action], signal: Option<&Signal>) {
+        let mut after = Vec::with_capacity(actions.len());
+        for action in actions {
+            let connected = limits::CONNECTED_ACTIONS.contains(&action.kind.as_str());
+            let number = self.state.next;
+            match self.rendered(action, connected, signal) {
+                Ok(owed) => {
+                    self.emit(What::Action(owed));
+                    after.push((action, Ok((number, connected))));
+                }
+                Err(why) => after.push((action, Err(why))),
             }
-            Err(Miss::Error(error)) => {
-                self.incident(&action.place, format!("action not owed: {error}"));
-                return;
-            }
-        };
-        let connected = limits::CONNECTED_ACTIONS.contains(&action.kind.as_str());
-        if connected && let Some(full) = self.owes_too_much(body.len()) {
-            self.incident(&action.place, full);
-            return;
         }
-        let number = self.state.next;
-        self.emit(What::Action(event::Action {
+        for (action, owed) in after {
+            let status = match owed {
+                Ok((_, true)) => "pending",
+                Ok((number, false)) => {
+                    let outcome = ActionOutcome::Skipped {
+                        reason: "not connected".to_owned(),
+                    };
+                    self.emit(What::Settled {
+                        action: number,
+                        attempt: 0,
+                        outcome,
+                    });
+                    "skipped"
+                }
+                Err(why) => {
+                    self.incident(&action.place, format!("action not owed: {why}"));
+                    "failed"
+                }
+            };
+            if let Some(name) = &action.awaited {
+                // The result of an earlier run of the same action is no result of this one.
+                self.set_fact(status_path(name), Value::String(status.to_owned()));
+            }
+        }
+    }
+
+    /// The action as it is to be done, or why it cannot be.
+    fn rendered(
+        &self,
+        action: &Action,
+        connected: bool,
+        signal: Option<&Signal>,
+    ) -> Result<event::Action, String> {
+        let (to, body) = render(action, &self.compiled.base, &self.scope(signal)).map_err(
+            |miss| match miss {
+                Miss::Unknown(missing) => format!("{} has never arrived", missing.join(", ")),
+                Miss::Error(error) => error,
+            },
+        )?;
+        if let Some(full) = self.owes_too_much(body.len()).filter(|_| connected) {
+            return Err(full);
+        }
+        Ok(event::Action {
             place: action.place.clone(),
             kind: action.kind.clone(),
             to,
             body,
             awaited: action.awaited.clone(),
-        }));
-        if !connected {
-            let outcome = ActionOutcome::Skipped {
-                reason: "not connected".to_owned(),
-            };
-            self.emit(What::Settled {
-                action: number,
-                attempt: 0,
-                outcome,
-            });
-        }
-        if let Some(name) = &action.awaited {
-            // The result of an earlier run of the same action is no result of this one.
-            let status = if connected { "pending" } else { "skipped" };
-            self.set_fact(status_path(name), Value::String(status.to_owned()));
-        }
+        })
     }
 
     fn owes_too_much(&self, more: usize) -> Option<String> {
@@ -75,7 +96,7 @@ impl Deciding<'_> {
             + more;
         (count >= limits::OWED_ACTIONS || bytes > limits::OWED_BYTES).then(|| {
             format!(
-                "action not owed: {count} are owed already, at most {} or {} bytes may be",
+                "{count} are owed already, at most {} or {} bytes may be",
                 limits::OWED_ACTIONS,
                 limits::OWED_BYTES
             )

@@ -2,7 +2,7 @@
 
 use super::moves::Why;
 use super::{Broken, Deciding};
-use crate::compiled::{Transition, Trigger};
+use crate::compiled::{Exit, Transition, Trigger};
 use crate::event::{Cause, What};
 use crate::execution::{Status, Timer, TimerKind};
 use crate::limits;
@@ -53,17 +53,19 @@ impl Deciding<'_> {
     /// Rules 2 to 6. `reported`: a signal that came from outside and is recorded as unmatched when it does nothing.
     pub(super) fn apply_signal(&mut self, signal: &Signal, reported: bool) {
         self.changed = false;
+        self.customer_new = self.compiled.wakes_on_customer && tells_of_customer(signal);
         let before = self.events.len();
         self.take_facts(signal);
         // What cannot be computed moves nobody; the incident is recorded.
         let moved = self.react(signal).unwrap_or_default();
-        if self.changed && !self.state.is_ended() {
+        if (self.changed || self.customer_new) && !self.state.is_ended() {
             self.rearm();
         }
+        self.customer_new = false;
         let did = |what: &What| {
             matches!(
                 what,
-                What::Seen { .. } | What::Moved { .. } | What::Ended { .. }
+                What::Seen { .. } | What::TimerArmed(_) | What::Moved { .. } | What::Ended { .. }
             )
         };
         let active = moved || self.changed || self.events[before..].iter().any(|e| did(&e.what));
@@ -79,39 +81,66 @@ impl Deciding<'_> {
         self.take_facts(signal);
         self.arm_journey(Some(signal));
         self.arrive(Some(signal));
-        if !self.state.is_ended() {
+        // Of the exit rules those are tried that need no signal: the one that enters is not one that ends.
+        if !self.state.is_ended()
+            && let Ok(false) = self.unnamed_exits(Some(signal))
+        {
             self.settle();
+        }
+    }
+
+    /// The customer record became another by a signal for others. What came due before stays due, and nothing moves
+    /// while it is held: then conditions are tried when it goes on.
+    pub(super) fn customer_changed(&mut self) {
+        if self.state.is_ended() || !self.compiled.wakes_on_customer {
+            return;
+        }
+        if self.must_wait() {
+            self.due_stays = true;
+            self.rearm();
+        } else {
+            self.go_on();
         }
     }
 
     /// Rules 3 to 5. Whether it moved or ended.
     fn react(&mut self, signal: &Signal) -> Result<bool, Broken> {
-        if self.exits(Some(signal))? {
+        if self.exits(signal)? {
             return Ok(true);
         }
         let moved = self.transitions(signal)?;
-        if moved || self.unsettled {
+        if moved || self.unsettled || self.customer_new {
             self.settle();
         }
         Ok(moved)
     }
 
-    /// Rule 3. Rules that name no signal are tried when a fact changed, or without a signal.
-    pub(super) fn exits(&mut self, signal: Option<&Signal>) -> Result<bool, Broken> {
+    /// Rule 3, for a signal: rules that name it, and where something became another those that name none.
+    fn exits(&mut self, signal: &Signal) -> Result<bool, Broken> {
+        let all = self.changed || self.customer_new;
+        self.first_exit(Some(signal), |exit| {
+            if exit.on.is_empty() {
+                all
+            } else {
+                exit.on.contains(&signal.kind)
+            }
+        })
+    }
+
+    /// Rule 3, for the rules that name no signal.
+    pub(super) fn unnamed_exits(&mut self, signal: Option<&Signal>) -> Result<bool, Broken> {
+        self.first_exit(signal, |exit| exit.on.is_empty())
+    }
+
+    fn first_exit(
+        &mut self,
+        signal: Option<&Signal>,
+        tried: impl Fn(&Exit) -> bool,
+    ) -> Result<bool, Broken> {
         let compiled = self.compiled;
-        for exit in &compiled.exit {
-            let tried = match signal {
-                Some(signal) if !exit.on.is_empty() => exit.on.contains(&signal.kind),
-                Some(_) => self.changed,
-                None => exit.on.is_empty(),
-            };
-            if tried
-                && self.holds(
-                    &exit.place,
-                    signal,
-                    [exit.where_.as_ref(), exit.when.as_ref()],
-                )?
-            {
+        for exit in compiled.exit.iter().filter(|e| tried(e)) {
+            let tests = [exit.where_.as_ref(), exit.when.as_ref()];
+            if self.holds(&exit.place, signal, tests)? {
                 self.leave(signal);
                 self.end(Status::Exited, exit.outcome.clone(), None);
                 return Ok(true);
@@ -209,7 +238,11 @@ impl Deciding<'_> {
                 within,
             } => {
                 let waits = self.armed(place);
-                if *kind == signal.kind && waits {
+                // The span of a field that is not known yet runs too, from the begin of the visit.
+                let open = after.is_none()
+                    && within.expression().is_some()
+                    && !self.state.patterns.contains_key(place);
+                if *kind == signal.kind && (waits || open) {
                     let came = self.holds(place, Some(signal), [where_, None])?;
                     // Step 0 begins the span where one does; what ends it comes after.
                     let step = u32::from(after.is_some());
@@ -333,11 +366,16 @@ impl Deciding<'_> {
         }
     }
 
-    fn armed(&self, place: &str) -> bool {
+    pub(super) fn armed(&self, place: &str) -> bool {
         let visit = self.state.visit.number;
         self.state
             .timers
             .iter()
             .any(|t| t.visit == visit && t.place == place)
     }
+}
+
+/// Whether a signal may change what is known of its customer: it brings attributes, or identifiers beside the key.
+fn tells_of_customer(signal: &Signal) -> bool {
+    !signal.attributes.is_empty() || signal.identifiers.len() > 1
 }

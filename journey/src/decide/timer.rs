@@ -5,11 +5,9 @@ use super::{Broken, Deciding};
 use crate::compiled::{Repeat, Stage, Trigger};
 use crate::event::{Cause, What};
 use crate::execution::{Status, Timer, TimerKind};
+use crate::expr::Miss;
 use crate::time::Time;
 use crate::wait::Wait;
-
-/// Steps of a calendar rhythm that are skipped one by one when a repeat is late; beyond it the rhythm starts anew.
-const SKIPPED_ROUNDS: u32 = 10_000;
 
 impl Deciding<'_> {
     /// One timer on this execution.
@@ -120,12 +118,10 @@ impl Deciding<'_> {
             return;
         };
         self.owe(&repeat.actions, None);
-        let more = repeat.at_most.is_none_or(|most| timer.round < most);
-        if let Some(due) = if more {
-            self.next_round(repeat, timer.due)
-        } else {
-            None
-        } {
+        if repeat.at_most.is_some_and(|most| timer.round >= most) {
+            return;
+        }
+        if let Some(due) = self.next_round(repeat, timer.due) {
             self.arm(
                 timer.visit,
                 TimerKind::Repeat,
@@ -138,25 +134,17 @@ impl Deciding<'_> {
 
     /// The first point of the rhythm that is still to come: one that missed several fires once and goes on in step.
     fn next_round(&mut self, repeat: &Repeat, last: Time) -> Option<Time> {
-        let mut due = last;
-        for _ in 0..SKIPPED_ROUNDS {
-            let next = self.due(&repeat.place, &repeat.every, due).ok().flatten()?;
-            if next <= due {
-                let message = format!(
-                    "`{}` makes no step forward: the repeat ends",
-                    repeat.every.source
-                );
+        let every = &repeat.every;
+        let begin = self.state.visit.began.at;
+        match every.next_in_rhythm(begin, last, self.at) {
+            Ok(due) => Some(due),
+            Err(Miss::Unknown(_)) => None,
+            Err(Miss::Error(error)) => {
+                let message = format!("`{}`: {error}; the repeat ends", every.source);
                 self.incident(&repeat.place, message);
-                return None;
-            }
-            due = next;
-            if due > self.at {
-                return Some(due);
+                None
             }
         }
-        self.due(&repeat.place, &repeat.every, self.at)
-            .ok()
-            .flatten()
     }
 
     fn stage_deadline(&mut self, place: &str) {

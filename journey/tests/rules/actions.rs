@@ -1,8 +1,12 @@
 //! Actions: rendered when decided, owed until settled, and never in the way of a move.
 
-use crate::helper::{World, check, key, signal};
+use crate::helper::{World, at, check, key, signal};
+use sojourn_journey::customer::Customer;
 use sojourn_journey::decide::{AttemptResult, Input, Moment, decide};
+use sojourn_journey::enter::enter;
 use sojourn_journey::event::What;
+use sojourn_journey::evolve::evolve;
+use sojourn_journey::execution::Execution;
 use sojourn_journey::owed::{Effect, owed};
 use sojourn_journey::simulate::Key;
 
@@ -182,7 +186,7 @@ stages:
             "0s",
             "a.start",
             "started one",
-            "start one 1 | do one/enter/0 | skipped not connected | do one/enter/1",
+            "start one 1 | do one/enter/0 | do one/enter/1 | skipped not connected",
         )],
     );
 }
@@ -194,7 +198,7 @@ fn what_cannot_be_rendered_is_an_incident_and_the_move_stands() {
     assert_eq!(answer, "started one");
     assert_eq!(
         events,
-        "start one 1 | incident one/enter/0: action not owed: signal.data.who has never arrived"
+        r#"start one 1 | incident one/enter/0: action not owed: signal.data.who has never arrived | fact action.score.status="failed""#
     );
 }
 
@@ -307,5 +311,127 @@ stages:
         ready(&world),
         ["stage/one/enter/1", "stage/one/leave/0"],
         "a failure does not stop the list"
+    );
+}
+
+#[test]
+fn one_delivery_that_fails_holds_up_its_own_list_and_nothing_else() {
+    let journey = r#"
+journey: j
+entry: [{ on: a.start }]
+variables: { who: { from: signal.data.who } }
+stages:
+  - stage: one
+    repeat:
+      - every: 1h
+        do:
+          - webhook: { to: hook, await: one }
+          - webhook: { to: hook, body: { who: "{{ vars.who }}" }, await: two }
+          - webhook: { to: hook, await: three }
+    transitions: [{ to: one, on: a.again }, { to: end, on: a.up }]
+  - stage: end
+    end: done
+"#;
+    let compiled = crate::helper::compile(journey);
+    let customer = Customer::new(key());
+    let start = signal("a.start", "s1", at("0s"));
+    let moment = Moment::of(&start, at("0s"));
+    let events = enter(&compiled, 1, &customer, &start, None, 1, moment);
+    let mut state = Execution::replay(&events).expect("a start");
+    let decided = |state: &mut Execution, when: &str, input: Input<'_>| {
+        let events = decide(&compiled, state, &customer, input, Moment::now(at(when)));
+        let events = events.expect("no refusal");
+        assert!(!events.is_empty(), "at {when}");
+        events.iter().for_each(|e| evolve(state, e));
+    };
+    let round = |state: &mut Execution, when: &str| {
+        let timer = state.timers.first().expect("a timer").clone();
+        let input = Input::Timer {
+            visit: timer.visit,
+            place: &timer.place,
+            round: timer.round,
+        };
+        decided(state, when, input);
+    };
+    let done = |state: &mut Execution, when: &str, action: u64| {
+        let result = AttemptResult::Done {
+            detail: "200".to_owned(),
+        };
+        let attempt = 1;
+        let input = Input::ActionResult {
+            action,
+            attempt,
+            result,
+        };
+        decided(state, when, input);
+    };
+    // What may be done now: which of its list, and its number.
+    let free = |state: &Execution| -> Vec<(char, u64)> {
+        sojourn_journey::owed::ready(state)
+            .map(|o| (o.action.place.chars().last().expect("a place"), o.number))
+            .collect()
+    };
+    round(&mut state, "1h");
+    let [(_, stuck)] = free(&state)[..] else {
+        panic!("one list, one action: {:?}", free(&state));
+    };
+    // The second of the list could not be rendered; the third waits for the first, which fails for hours. The next round
+    // waits for neither.
+    round(&mut state, "2h");
+    let [first, (place, second)] = free(&state)[..] else {
+        panic!("two rounds: {:?}", free(&state));
+    };
+    assert_eq!((first, place), (('0', stuck), '0'));
+    done(&mut state, "2h", second);
+    let [first, (place, third)] = free(&state)[..] else {
+        panic!("the third of the second round: {:?}", free(&state));
+    };
+    assert_eq!((first, place), (('0', stuck), '2'));
+    done(&mut state, "2h", third);
+    assert_eq!(free(&state), [('0', stuck)]);
+    // Another visit, with everything rendered: in order, and without the first.
+    let again = signal(r#"a.again {"who":"ann"}"#, "s2", at("2h"));
+    decided(&mut state, "2h", Input::Signal(&again));
+    round(&mut state, "3h");
+    for expected in ['0', '1', '2'] {
+        let [first, (place, number)] = free(&state)[..] else {
+            panic!("the round of the new visit: {:?}", free(&state));
+        };
+        assert_eq!((first, place), (('0', stuck), expected));
+        done(&mut state, "3h", number);
+    }
+    // What stands behind the one that fails still waits.
+    assert_eq!((free(&state), state.owed.len()), (vec![('0', stuck)], 2));
+}
+
+#[test]
+fn what_cannot_be_rendered_has_failed_for_whoever_awaits_it() {
+    check(
+        r#"
+journey: j
+entry: [{ on: a.start }]
+stages:
+  - stage: one
+    enter: [{ webhook: { to: hook, await: hail, body: { at: "{{ signal.data.where }}" } } }]
+    transitions:
+      - { to: end, when: 'action.hail.status == "failed"' }
+      - { to: one, on: a.again }
+  - stage: end
+    end: lost
+"#,
+        &[
+            (
+                "0s",
+                r#"a.start {"where":"here"}"#,
+                "started one",
+                r#"start one 1 | do one/enter/0 | fact action.hail.status="pending""#,
+            ),
+            (
+                "1h",
+                "a.again",
+                "moved one -> end via one",
+                r#"one>one 2 (signal one/1) | incident one/enter/0: action not owed: signal.data.where has never arrived | fact action.hail.status="failed" | one>end 3 (condition one/0) | completed end lost"#,
+            ),
+        ],
     );
 }

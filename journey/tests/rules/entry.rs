@@ -202,3 +202,40 @@ fn a_customer_has_a_limit_of_active_executions() {
     assert_eq!(answer.matches("started").count(), 100, "{answer}");
     assert!(answer.contains("refused: capped"), "{answer}");
 }
+
+#[test]
+fn an_exit_rule_that_needs_no_signal_is_tried_at_entry_too() {
+    let journey = r#"
+journey: j
+entry: [{ on: a.start }, { on: A.Deal.opened }]
+exit:
+  - { on: A.Deal.opened, outcome: named }
+  - { when: 'A.Deal.state == "void"', outcome: void }
+stages:
+  - stage: one
+    enter: [{ log: in }]
+    leave: [{ log: out }]
+    transitions: [{ to: end, when: 'A.Deal.state != "open"' }]
+  - stage: end
+    end: done
+"#;
+    let cases = [
+        // The signal that enters is not one that ends.
+        (
+            "open",
+            "start one 1 | fact A.Deal.state=\"open\" | do one/enter/0",
+        ),
+        (
+            "void",
+            "start one 1 | fact A.Deal.state=\"void\" | do one/enter/0 | do one/leave/0 | exited one void",
+        ),
+        (
+            "won",
+            "start one 1 | fact A.Deal.state=\"won\" | do one/enter/0 | do one/leave/0 | one>end 2 (condition one/0) | completed end done",
+        ),
+    ];
+    for (state, events) in cases {
+        let signal = format!(r#"A.Deal.opened {{"state":"{state}"}}"#);
+        check(journey, &[("0s", &signal, "started", events)]);
+    }
+}

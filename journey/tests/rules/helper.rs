@@ -19,7 +19,7 @@ pub const START: i64 = 1_767_600_000_000_000;
 
 /// One step: (when, since the start; what; which answer; which events).
 ///
-/// What: `TYPE`, `TYPE {json}`, `TYPE {json} id=… at=-1h attributes={json}`, `wait`, `hold`, `resume`, `stop OUTCOME`,
+/// What: `TYPE`, `TYPE {json}`, `TYPE {json} id=… at=-1h of=ID and=NAME:VALUE attributes={json}`, `wait`, `hold`, `resume`, `stop OUTCOME`,
 /// `override STAGE`, `override+ STAGE` (with actions), `visit N override STAGE`, `done ACTION`, `failed ACTION`,
 /// `skipped ACTION`, `retry ACTION`.
 /// Answer: the fates of a signal (joined by ` & `), `no_match`, or a part of a refusal, or nothing.
@@ -83,6 +83,11 @@ pub fn signal(text: &str, id: &str, now: Time) -> Signal {
             }
             Some(("of", value)) => {
                 signal.identifiers = vec![Identifier::new("id", value).expect("an identifier")]
+            }
+            Some(("and", other)) => {
+                let (name, value) = other.split_once(':').expect("and=NAME:VALUE");
+                let other = Identifier::new(name, value).expect("an identifier");
+                signal.identifiers.push(other);
             }
             Some(("attributes", json)) => signal.attributes = map(json),
             _ => panic!("unknown word {word:?} in {text:?}"),

@@ -4,9 +4,11 @@
 mod actions;
 mod by_hand;
 mod catalog;
+mod customer;
 mod entry;
 mod helper;
 mod properties;
+mod rhythm;
 mod signals;
 mod simulation;
 mod time;

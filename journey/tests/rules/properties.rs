@@ -36,6 +36,7 @@ stages:
   - stage: idle
     transitions:
       - { to: one, on: a.back }
+      - { to: two, when: 'customer.tier > 3' }
       - { to: end, after: 5d }
   - stage: end
     end: done
@@ -53,7 +54,12 @@ fn steps() -> impl Strategy<Value = Vec<(u32, String)>> {
         } else {
             format!(" id=twice-{kind}-{id}")
         };
-        format!(r#"{kind} {{"n":{n}}}{id}"#)
+        let tells = if kind == "x.y" {
+            format!(r#" attributes={{"tier":{n}}}"#)
+        } else {
+            String::new()
+        };
+        format!(r#"{kind} {{"n":{n}}}{id}{tells}"#)
     });
     let by_hand = prop::sample::select(vec![
         "hold",

@@ -307,7 +307,7 @@ fn a_pattern_of_all_opens_in_any_order_within_its_time() {
         PATTERNS,
         &[
             enter,
-            ("1h", r#"p.b {"ok":true}"#, "recorded", "saw one/0 #1"),
+            ("1h", r#"p.b {"ok":true}"#, "unmatched", "saw one/0 #1"),
             ("2h", r#"p.b {"ok":true}"#, "unmatched", "unmatched p.b"),
             // `where` tests each signal by itself.
             ("3h", r#"p.a {"ok":false}"#, "unmatched", "unmatched p.a"),
@@ -324,7 +324,7 @@ fn a_pattern_of_all_opens_in_any_order_within_its_time() {
         PATTERNS,
         &[
             enter,
-            ("1h", r#"p.b {"ok":true}"#, "recorded", "saw one/0 #1"),
+            ("1h", r#"p.b {"ok":true}"#, "unmatched", "saw one/0 #1"),
             (
                 "25h",
                 r#"p.a {"ok":true}"#,
@@ -339,7 +339,7 @@ fn a_pattern_of_all_opens_in_any_order_within_its_time() {
                 "moved one -> one",
                 "one>one 2 (signal one/2)",
             ),
-            ("28h", r#"p.b {"ok":true}"#, "recorded", "saw one/0 #1"),
+            ("28h", r#"p.b {"ok":true}"#, "unmatched", "saw one/0 #1"),
             ("29h", r#"p.a {"ok":true}"#, "moved one -> all", "*"),
         ],
     );
@@ -348,9 +348,9 @@ fn a_pattern_of_all_opens_in_any_order_within_its_time() {
         PATTERNS,
         &[
             enter,
-            ("1h", r#"p.b {"ok":true}"#, "recorded", "saw one/0 #1"),
+            ("1h", r#"p.b {"ok":true}"#, "unmatched", "saw one/0 #1"),
             ("2h", "a.again", "moved one -> one", "*"),
-            ("3h", r#"p.a {"ok":true}"#, "recorded", "saw one/0 #0"),
+            ("3h", r#"p.a {"ok":true}"#, "unmatched", "saw one/0 #0"),
         ],
     );
 }
@@ -362,9 +362,9 @@ fn a_sequence_opens_in_order_only() {
         &[
             ("0s", "a.start", "started one", "start one 1"),
             ("1h", "q.b", "unmatched", "unmatched q.b"),
-            ("2h", "q.a", "recorded", "saw one/1 #0"),
+            ("2h", "q.a", "unmatched", "saw one/1 #0"),
             ("3h", "q.a", "unmatched", "unmatched q.a"),
-            ("4h", "q.b", "recorded", "saw one/1 #1"),
+            ("4h", "q.b", "unmatched", "saw one/1 #1"),
             (
                 "5h",
                 "q.a",
@@ -509,4 +509,45 @@ stages:
     let incident = world.execution().incident.as_ref().expect("an incident");
     assert_eq!(incident.place, "variable/v");
     assert!(incident.message.contains("nests 17 levels"), "{incident:?}");
+}
+
+#[test]
+fn a_number_is_the_same_value_however_it_is_written() {
+    check(
+        LOAN,
+        &[
+            ENTER,
+            (
+                "1m",
+                r#"Books.Invoice.updated {"Status":{"n":[5,1.5]},"amount":7}"#,
+                "recorded",
+                r#"fact Books.Invoice.Status={"n":[5,1.5]} | var amount=7"#,
+            ),
+            (
+                "2m",
+                r#"Books.Invoice.updated {"Status":{"n":[5.0,1.5]},"amount":7.0}"#,
+                "unmatched",
+                r#"same Books.Invoice.Status={"n":[5.0,1.5]} | unmatched Books.Invoice.updated"#,
+            ),
+            (
+                "3m",
+                r#"Books.Invoice.updated {"Status":{"n":[5.5,1.5]},"amount":"7"}"#,
+                "recorded",
+                "*",
+            ),
+            // Beyond 2^53 a whole number is not the nearest other number.
+            (
+                "4m",
+                r#"Books.Invoice.updated {"Status":9007199254740993}"#,
+                "recorded",
+                "*",
+            ),
+            (
+                "5m",
+                r#"Books.Invoice.updated {"Status":9007199254740992.0}"#,
+                "recorded",
+                "*",
+            ),
+        ],
+    );
 }

@@ -1,10 +1,10 @@
-//! Timers in virtual time: absence, delays, repeats, stalled, deadlines, the goal.
+//! Timers in virtual time: absence, delays, stalled, deadlines, the goal.
 
 use crate::helper::check;
 
 const HEAD: &str = "journey: j\nentry: [{ on: a.start }]\n";
 
-fn stage(inside: &str) -> String {
+pub fn stage(inside: &str) -> String {
     format!(
         "{HEAD}stages:\n  - stage: one\n{inside}\n  - stage: two\n    transitions: [{{ to: one, on: a.back }}]\n  - stage: end\n    end: done\n"
     )
@@ -136,7 +136,7 @@ fn absence_opens_when_the_signal_stays_away() {
         &journey,
         &[
             ("0s", "a.start", "started one", "*"),
-            ("1d", r#"m.opened {"mail":1}"#, "recorded", "saw one/0 #0"),
+            ("1d", r#"m.opened {"mail":1}"#, "unmatched", "saw one/0 #0"),
             ("9d", "wait", "", ""),
         ],
     );
@@ -149,12 +149,12 @@ fn absence_after_a_signal_starts_at_that_signal() {
         &[
             ("0s", "a.start", "started one", "start one 1"),
             ("1d", "m.replied", "unmatched", "unmatched m.replied"),
-            ("5d", "m.opened", "recorded", "saw one/0 #0 | arm one/0 7d"),
-            ("6d", "m.replied", "recorded", "saw one/0 #1"),
+            ("5d", "m.opened", "unmatched", "saw one/0 #0 | arm one/0 7d"),
+            ("6d", "m.replied", "unmatched", "saw one/0 #1"),
             (
                 "8d",
                 "m.opened",
-                "recorded",
+                "unmatched",
                 "saw one/0 #0 | arm one/0 10d #2",
             ),
             // The span runs from the first.
@@ -212,67 +212,6 @@ fn a_point_in_time_follows_the_fact_that_gives_it() {
                 "wait",
                 "",
                 "fire one/0 | one>end 2 (timer one/0) | completed end done",
-            ),
-        ],
-    );
-}
-
-#[test]
-fn a_repeat_fires_in_its_rhythm_at_most_so_often() {
-    let journey = stage(
-        "    repeat: [{ every: 3d, at_most: 3, do: [{ log: { text: again } }] }]\n    transitions: [{ to: end, on: a.up }]",
-    );
-    check(
-        &journey,
-        &[
-            (
-                "0s",
-                "a.start",
-                "started one",
-                "start one 1 | arm one/repeat/0 3d",
-            ),
-            (
-                "3d",
-                "wait",
-                "",
-                "fire one/repeat/0 | do one/repeat/0/do/0 | arm one/repeat/0 6d #2",
-            ),
-            (
-                "20d",
-                "wait",
-                "",
-                "fire one/repeat/0 | do one/repeat/0/do/0 | arm one/repeat/0 9d #3 | fire one/repeat/0 | do one/repeat/0/do/0",
-            ),
-        ],
-    );
-}
-
-#[test]
-fn a_repeat_that_missed_several_fires_once_and_goes_on_in_its_rhythm() {
-    // While it is held, its time passes three times.
-    check(
-        &stage(
-            "    repeat: [{ every: 3d, do: [{ log: { text: again } }] }]\n    transitions: [{ to: end, on: a.up }]",
-        ),
-        &[
-            (
-                "0s",
-                "a.start",
-                "started one",
-                "start one 1 | arm one/repeat/0 3d",
-            ),
-            ("1d", "hold", "", "held ann"),
-            (
-                "10d",
-                "resume",
-                "",
-                "waits one/repeat/0 | resumed ann | fire one/repeat/0 | do one/repeat/0/do/0 | arm one/repeat/0 12d #2",
-            ),
-            (
-                "12d",
-                "wait",
-                "",
-                "fire one/repeat/0 | do one/repeat/0/do/0 | arm one/repeat/0 15d #3",
             ),
         ],
     );
@@ -424,4 +363,103 @@ fn a_deadline_may_stand_at_a_field() {
             ),
         ],
     );
+}
+
+#[test]
+fn an_absence_is_settled_once_whatever_becomes_of_its_time() {
+    let journey = stage(
+        "    transitions: [{ to: end, absent: m.opened, within: { field: vars.due } }, { to: two, on: a.up }]",
+    )
+    .replace(
+        "stages:",
+        "variables: { due: { type: time, from: signal.data.due }, n: { from: signal.data.n } }\nstages:",
+    );
+    // The signal came: another value, and another time, do not make it absent again.
+    check(
+        &journey,
+        &[
+            (
+                "0s",
+                r#"a.start {"due":"2026-01-09T08:00:00Z"}"#,
+                "started one",
+                "*",
+            ),
+            ("1d", "m.opened", "unmatched", "saw one/0 #0"),
+            ("2d", r#"x.y {"n":1}"#, "recorded", "var n=1"),
+            (
+                "3d",
+                r#"x.y {"due":"2026-01-15T08:00:00Z"}"#,
+                "recorded",
+                r#"var due="2026-01-15T08:00:00Z""#,
+            ),
+            ("30d", "wait", "", ""),
+        ],
+    );
+    // It came before the time was known.
+    check(
+        &journey,
+        &[
+            ("0s", "a.start", "started one", "start one 1"),
+            ("1d", "m.opened", "unmatched", "saw one/0 #0"),
+            ("1d", "m.opened", "unmatched", "unmatched m.opened"),
+            (
+                "2d",
+                r#"x.y {"due":"2026-01-09T08:00:00Z"}"#,
+                "recorded",
+                r#"var due="2026-01-09T08:00:00Z""#,
+            ),
+            ("30d", "wait", "", ""),
+        ],
+    );
+    // It did not come, and the time became another.
+    check(
+        &journey,
+        &[
+            ("0s", "a.start", "started one", "start one 1"),
+            (
+                "2d",
+                r#"x.y {"due":"2026-01-09T08:00:00Z"}"#,
+                "recorded",
+                r#"var due="2026-01-09T08:00:00Z" | arm one/0 4d"#,
+            ),
+            (
+                "3d",
+                r#"x.y {"due":"2026-01-10T08:00:00Z"}"#,
+                "recorded",
+                r#"var due="2026-01-10T08:00:00Z" | arm one/0 5d #2"#,
+            ),
+            (
+                "5d",
+                "wait",
+                "",
+                "fire one/0 | one>end 2 (timer one/0) | completed end done",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_goal_goes_by_when_things_occurred() {
+    let journey = stage("    transitions: [{ to: two, on: a.up }, { to: end, on: a.end }]")
+        .replace("stages:", "goal: { stage: two, within: 1h }\nstages:");
+    // (when the start is told and occurred, when the signal is told and occurred, in time)
+    for (start, up, goal) in [
+        ("a.start at=-30d", "a.up", "goal late"),
+        ("a.start at=-30d", "a.up at=-32d", "goal in time"),
+        ("a.start", "a.up at=-3d", "goal in time"),
+    ] {
+        let world = check(
+            &journey,
+            &[
+                ("0s", start, "started one", "start one 1"),
+                (
+                    "2d",
+                    up,
+                    "moved one -> two",
+                    &format!("one>two 2 (signal one/0) | {goal}"),
+                ),
+            ],
+        );
+        assert!(world.execution().goal.is_some());
+    }
 }

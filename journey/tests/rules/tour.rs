@@ -29,7 +29,7 @@ fn the_example_in_full_colour_runs() {
             (
                 "3d",
                 r#"desk.check.passed {"application_id":"l1"}"#,
-                "recorded",
+                "unmatched",
                 "*",
             ),
             (

@@ -350,10 +350,31 @@ impl Mind {
                 customer: &customer,
                 workspace,
                 moment,
+                touched: false,
             };
             let (part, after) = self.part(myself, asked, key, start).await?;
             parts.push(part);
             afters.extend(after);
+        }
+        for touched in plan.touched {
+            let key = ExecutionKey {
+                journey: touched.journey,
+                instance: touched.instance,
+                run: touched.run,
+            };
+            let asked = Asked {
+                ask,
+                customer: &customer,
+                workspace,
+                moment,
+                touched: true,
+            };
+            let (part, after) = self.part(myself, asked, key, None).await?;
+            // it takes part only where something comes of it
+            if !part.events.is_empty() {
+                parts.push(part);
+                afters.extend(after);
+            }
         }
         Ok(Draft {
             cause: stored::cause::Cause::Signal(sent.clone()),
@@ -426,6 +447,7 @@ impl Mind {
             customer: &customer,
             workspace,
             moment,
+            touched: false,
         };
         let (part, after) = self.part(myself, asked, key.clone(), None).await?;
         if let (true, Some(fate)) = (by_hand, &part.fate)

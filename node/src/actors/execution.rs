@@ -30,6 +30,8 @@ pub struct Decide {
     pub moment: Moment,
     /// For an entry: what to start.
     pub start: Option<Start>,
+    /// The signal is for others: only the customer record became another.
+    pub touched: bool,
     /// Where the part goes.
     pub reply: oneshot::Sender<Result<Decided, Refusal>>,
 }
@@ -77,9 +79,14 @@ impl Actor for ExecutionActor {
             compiled,
             moment,
             start,
+            touched,
             reply,
         } = message;
-        let decided = decide_part(state.as_deref(), &ask, &customer, &compiled, moment, start);
+        let decided = match (touched, state.as_deref()) {
+            (true, None) => Ok(Vec::new()),
+            (true, Some(state)) => decide(&compiled, state, &customer, Input::Customer, moment),
+            (false, state) => decide_part(state, &ask, &customer, &compiled, moment, start),
+        };
         let answer = decided.map(|events| {
             let mut after = state.take();
             for event in &events {

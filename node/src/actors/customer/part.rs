@@ -23,6 +23,8 @@ pub(super) struct Asked<'a> {
     pub customer: &'a Arc<Customer>,
     pub workspace: &'a WorkspaceView,
     pub moment: Moment,
+    /// The signal is for others: this execution is only told that the customer record became another.
+    pub touched: bool,
 }
 
 impl Asked<'_> {
@@ -106,6 +108,7 @@ impl Mind {
             compiled,
             moment,
             start,
+            touched: asked.touched,
             reply: tx,
         };
         // one that stopped drops the sender, which is told apart just below
