@@ -414,4 +414,47 @@ impl Client {
         })
         .await
     }
+
+    /// Has a failed action tried again, also after its execution has ended. `action`: its number, from
+    /// [`v1::Execution::failed`]. `new_key`: under a new idempotency key, for a receiver that remembers the old one as
+    /// done.
+    ///
+    /// # Errors
+    /// As [`Client::override_`]; [`crate::Code::Conflict`] also when the action has not failed.
+    pub async fn retry_action(
+        &self,
+        execution: &ExecutionRef,
+        action: u64,
+        new_key: bool,
+        command: &Command,
+    ) -> Result<v1::CommandResponse, Error> {
+        let command = Some(command.wire(&self.workspace, execution));
+        let request = v1::RetryActionRequest {
+            command,
+            action,
+            new_key,
+        };
+        self.call(request, async |channel, request| {
+            ExecutionsClient::new(channel).retry_action(request).await
+        })
+        .await
+    }
+
+    /// Settles a failed action that is not wanted any more.
+    ///
+    /// # Errors
+    /// As [`Client::retry_action`].
+    pub async fn skip_action(
+        &self,
+        execution: &ExecutionRef,
+        action: u64,
+        command: &Command,
+    ) -> Result<v1::CommandResponse, Error> {
+        let command = Some(command.wire(&self.workspace, execution));
+        let request = v1::SkipActionRequest { command, action };
+        self.call(request, async |channel, request| {
+            ExecutionsClient::new(channel).skip_action(request).await
+        })
+        .await
+    }
 }

@@ -169,13 +169,22 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn endpoints(&self) -> Result<Vec<v1::Endpoint>, Error> {
+        Ok(self.endpoint_states().await?.endpoints)
+    }
+
+    /// All endpoints of the workspace, and how each stands on the node that answers: its circuit breaker, what is under
+    /// way and what waits.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn endpoint_states(&self) -> Result<v1::ListEndpointsResponse, Error> {
         let request = v1::ListEndpointsRequest {
             workspace: self.workspace.to_string(),
         };
-        let answer = self.call(request, async |channel, request| {
+        self.call(request, async |channel, request| {
             JourneysClient::new(channel).list_endpoints(request).await
-        });
-        Ok(answer.await?.endpoints)
+        })
+        .await
     }
 
     /// Deletes an endpoint.

@@ -5,6 +5,7 @@
 mod action;
 mod command;
 mod facts;
+mod failed;
 mod moves;
 mod release;
 mod render;
@@ -113,6 +114,37 @@ pub enum ByHand {
         /// With which outcome.
         outcome: Option<String>,
     },
+    /// A failed action is owed again: it gets a new row of attempts.
+    RetryAction {
+        /// The number of the action.
+        action: u64,
+        /// Whether the receiver is to see a new idempotency key, for one that remembers the old one as done.
+        new_key: bool,
+    },
+    /// A failed action is not wanted any more.
+    SkipAction {
+        /// The number of the action.
+        action: u64,
+    },
+}
+
+impl ByHand {
+    /// The word for it, as records name it: `override`, `retry_action` …
+    pub fn word(&self) -> &'static str {
+        match self {
+            ByHand::Override { .. } => "override",
+            ByHand::Hold => "hold",
+            ByHand::Resume => "resume",
+            ByHand::Stop { .. } => "stop",
+            ByHand::RetryAction { .. } => "retry_action",
+            ByHand::SkipAction { .. } => "skip_action",
+        }
+    }
+
+    /// Whether it concerns a failed action and nothing else: that may be done after the execution has ended.
+    pub fn is_of_action(&self) -> bool {
+        matches!(self, ByHand::RetryAction { .. } | ByHand::SkipAction { .. })
+    }
 }
 
 /// When, and whether the journey lets anything move.
@@ -314,6 +346,7 @@ impl<'a> Deciding<'a> {
             self.emit(What::Incident {
                 place: place.to_owned(),
                 message,
+                action: None,
             });
         }
     }

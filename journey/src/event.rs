@@ -141,6 +141,24 @@ pub enum What {
         place: String,
         /// What went wrong.
         message: String,
+        /// The number of the action, where it is one that failed.
+        action: Option<u64>,
+    },
+    /// A failed action is owed again, by hand: it gets as many attempts as it had, numbered on.
+    Retried {
+        /// The number of the event that owed it first.
+        action: u64,
+        /// Whether the idempotency key bears this event's number from now on; otherwise it stays what it was.
+        new_key: bool,
+        /// Who and why.
+        by: By,
+    },
+    /// A failed action is not wanted any more, by hand, or for want of room among those that are kept.
+    Skipped {
+        /// The number of the event that owed it first.
+        action: u64,
+        /// Who and why.
+        by: By,
     },
     /// An operator holds the execution: nothing moves, signals wait.
     Held {
@@ -248,7 +266,7 @@ pub enum ActionOutcome {
         /// What the other side said, in short (`200`).
         detail: String,
     },
-    /// Given up.
+    /// Given up: kept, until it is retried or skipped by hand.
     Failed {
         /// Why.
         error: String,

@@ -2,7 +2,10 @@
 //! a clock or an expression, so that every replica makes the same of the same events, whatever its version.
 
 use crate::event::{Action, ActionOutcome, Cause, Event, What};
-use crate::execution::{Execution, Fact, Incident, Owed, Seen, Stamp, Status, Timer, Visit};
+use crate::execution::{
+    Execution, Fact, Failed, Incident, Owed, Seen, Stamp, Status, Timer, Visit,
+};
+use crate::time::Time;
 use std::collections::BTreeMap;
 
 impl Execution {
@@ -45,6 +48,7 @@ impl Execution {
             patterns: BTreeMap::new(),
             timers: Vec::new(),
             owed: Vec::new(),
+            failed: Vec::new(),
             overdue: false,
             stalled: false,
             incident: None,
@@ -166,23 +170,36 @@ pub fn evolve(state: &mut Execution, event: &Event) {
             }
         }
         What::Settled {
-            action, outcome, ..
-        } => {
-            state.owed.retain(|o| o.number != *action);
-            match outcome {
-                ActionOutcome::Done { .. }
-                | ActionOutcome::Failed { .. }
-                | ActionOutcome::Skipped { .. } => {}
+            action,
+            attempt,
+            outcome,
+        } => match outcome {
+            ActionOutcome::Failed { error } => fail(state, *action, *attempt, error, event.at),
+            ActionOutcome::Done { .. } | ActionOutcome::Skipped { .. } => {
+                state.owed.retain(|o| o.number != *action);
+                resolve(state);
             }
+        },
+        What::Retried {
+            action, new_key, ..
+        } => retry(state, *action, new_key.then_some(event.number)),
+        What::Skipped { action, .. } => {
+            state.failed.retain(|f| f.number != *action);
+            resolve(state);
         }
         What::GoalReached { .. } => state.goal = Some(event.occurred),
         What::Overdue { .. } => state.overdue = true,
         What::Stalled => state.stalled = true,
-        What::Incident { place, message } => {
+        What::Incident {
+            place,
+            message,
+            action,
+        } => {
             let incident = Incident {
                 number: event.number,
                 place: place.clone(),
                 message: message.clone(),
+                action: *action,
             };
             state.incident = Some(incident);
         }
@@ -240,8 +257,50 @@ fn arm(state: &mut Execution, timer: &Timer) {
 fn owe(state: &mut Execution, number: u64, action: &Action) {
     state.owed.push(Owed {
         number,
+        key: number,
         action: action.clone(),
         attempts: 0,
+        before: 0,
         next: None,
     });
+}
+
+/// What was owed is not any more, and is kept for somebody to look at.
+fn fail(state: &mut Execution, number: u64, attempts: u32, error: &str, at: Time) {
+    while let Some(place) = state.owed.iter().position(|o| o.number == number) {
+        let owed = state.owed.remove(place);
+        state.failed.push(Failed {
+            number,
+            key: owed.key,
+            action: owed.action,
+            attempts,
+            error: error.to_owned(),
+            at,
+        });
+    }
+}
+
+/// What failed is owed again, in the place that its number gives it: what its list still has to do comes after it.
+fn retry(state: &mut Execution, number: u64, new_key: Option<u64>) {
+    while let Some(place) = state.failed.iter().position(|f| f.number == number) {
+        let failed = state.failed.remove(place);
+        let owed = Owed {
+            number,
+            key: new_key.unwrap_or(failed.key),
+            action: failed.action,
+            attempts: failed.attempts,
+            before: failed.attempts,
+            next: None,
+        };
+        let after = state.owed.iter().take_while(|o| o.number < number).count();
+        state.owed.insert(after, owed);
+    }
+}
+
+/// The incident of a failed action is resolved when none is left that failed or is tried again by hand.
+fn resolve(state: &mut Execution) {
+    let left = !state.failed.is_empty() || state.owed.iter().any(|o| o.before > 0);
+    if !left {
+        state.incident.take_if(|i| i.action.is_some());
+    }
 }

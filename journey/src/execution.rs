@@ -75,11 +75,15 @@ pub struct Execution {
     pub timers: Vec<Timer>,
     /// Actions not yet settled, in order.
     pub owed: Vec<Owed>,
+    /// Actions that failed and were neither retried nor skipped by hand, in the order in which they failed; at most
+    /// [`crate::limits::FAILED_ACTIONS`]. They keep an ended execution in memory: somebody has to look at them.
+    pub failed: Vec<Failed>,
     /// A stage deadline of the current visit has passed.
     pub overdue: bool,
     /// The current visit lasts longer than `stalled_after`.
     pub stalled: bool,
-    /// The latest unresolved incident.
+    /// The latest unresolved incident. One of a failed action is resolved when every failed action is settled: done after
+    /// a retry, or skipped. Any is resolved by an override.
     pub incident: Option<Incident>,
     /// When the goal was reached.
     pub goal: Option<Time>,
@@ -168,14 +172,35 @@ pub struct Timer {
 /// An action not yet settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owed {
-    /// The number of the event that made it: with the execution, the idempotency key.
+    /// The number of the event that made it.
     pub number: u64,
+    /// The number of the event that gave it its idempotency key: the same, unless a retry by hand asked for a new one.
+    pub key: u64,
     /// What to do.
     pub action: Action,
-    /// Attempts that failed so far.
+    /// Attempts that failed so far, in all.
     pub attempts: u32,
+    /// How many of those were made before it was last retried by hand; 0: it never was.
+    pub before: u32,
     /// When the next attempt is due; `None`: at once.
     pub next: Option<Time>,
+}
+
+/// An action that failed: no attempt follows by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The number of the event that made it: its name in a command.
+    pub number: u64,
+    /// The number of the event that gave it its idempotency key.
+    pub key: u64,
+    /// What was to be done.
+    pub action: Action,
+    /// Attempts that were made, in all.
+    pub attempts: u32,
+    /// What went wrong with the last one.
+    pub error: String,
+    /// When it failed (`at`).
+    pub at: Time,
 }
 
 /// Something that a person should look at.
@@ -187,4 +212,6 @@ pub struct Incident {
     pub place: String,
     /// What went wrong.
     pub message: String,
+    /// The number of the action, where it is one that failed.
+    pub action: Option<u64>,
 }

@@ -31,6 +31,13 @@ pub const OWED_ACTIONS: usize = 256;
 /// Bytes of the bodies of all actions that one execution may owe at a time.
 pub const OWED_BYTES: usize = 1024 * 1024;
 
+/// Failed actions that one execution keeps until they are retried or skipped by hand. Beyond it the one that failed
+/// first is skipped, which its timeline says.
+pub const FAILED_ACTIONS: usize = 64;
+
+/// Bytes of the bodies of all failed actions that one execution keeps; beyond it as with [`FAILED_ACTIONS`].
+pub const FAILED_BYTES: usize = 256 * 1024;
+
 /// Bytes of one rendered body of an action.
 pub const ACTION_BYTES: usize = 64 * 1024;
 

@@ -15,7 +15,7 @@ pub enum Effect<'a> {
     Release,
 }
 
-/// Everything that is owed: timers in the order of due time, then arming; actions in order; then the release.
+/// Everything that is owed (an action that failed is not: it waits for somebody to retry or skip it): timers in the order of due time, then arming; actions in order; then the release.
 pub fn owed(state: &Execution) -> Vec<Effect<'_>> {
     let mut timers: Vec<&Timer> = state.timers.iter().filter(|t| !t.waits).collect();
     timers.sort_by_key(|t| t.due);

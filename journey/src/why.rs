@@ -4,7 +4,7 @@
 use crate::compiled::{Compiled, Stage, Transition, Trigger};
 use crate::customer::Customer;
 use crate::event::By;
-use crate::execution::{Execution, Incident, Status, Timer, TimerKind};
+use crate::execution::{Execution, Failed, Incident, Status, Timer, TimerKind};
 use crate::expr::{Expression, Holds, Part, Scope};
 use crate::time::Time;
 use crate::wait::Wait;
@@ -35,6 +35,8 @@ pub struct Explanation {
     pub waiting: usize,
     /// Actions that are owed still, by place.
     pub owed: Vec<String>,
+    /// Actions that failed: each is to be retried or skipped by hand.
+    pub failed: Vec<Failed>,
     /// The latest unresolved incident.
     pub incident: Option<Incident>,
     /// All of it in one sentence.
@@ -135,6 +137,7 @@ pub fn why(compiled: &Compiled, state: &Execution, customer: &Customer, now: Tim
         held: state.hold.clone(),
         waiting: state.waiting.len() + state.timers.iter().filter(|t| t.waits).count(),
         owed: state.owed.iter().map(|o| o.action.place.clone()).collect(),
+        failed: state.failed.clone(),
         incident: state.incident.clone(),
         text: String::new(),
     };
@@ -157,11 +160,13 @@ fn sentence(explanation: &Explanation, state: &Execution) -> String {
             .as_ref()
             .map(|o| format!(" with outcome `{o}`"))
             .unwrap_or_default();
-        return format!(
+        let mut text = format!(
             "{} in `{stage}` at {}{outcome}",
             explanation.status.word(),
             ended.at
         );
+        say_failed(&mut text, &explanation.failed);
+        return text;
     }
     let mut text = format!("in `{stage}` since {}", explanation.since);
     if let Some(by) = &explanation.held {
@@ -185,7 +190,36 @@ fn sentence(explanation: &Explanation, state: &Execution) -> String {
             incident.place, incident.message
         );
     }
+    say_failed(&mut text, &explanation.failed);
     text
+}
+
+/// Failed actions that are named in a sentence; there may be more.
+const NAMED: usize = 5;
+
+fn say_failed(text: &mut String, failed: &[Failed]) {
+    if failed.is_empty() {
+        return;
+    }
+    let named: Vec<String> = failed
+        .iter()
+        .take(NAMED)
+        .map(|f| {
+            format!(
+                "{} ({} after {} attempts)",
+                f.number, f.action.place, f.attempts
+            )
+        })
+        .collect();
+    let more = match failed.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let _ = write!(
+        text,
+        "; to be retried or skipped by hand: failed action {}{more}",
+        named.join(", ")
+    );
 }
 
 struct Asking<'a> {

@@ -25,6 +25,8 @@ pub struct Core {
     pub disk_full: Arc<AtomicBool>,
     /// Room for watches.
     pub watches: Arc<tokio::sync::Semaphore>,
+    /// Where webhooks go.
+    pub endpoints: Arc<crate::hands::endpoints::Endpoints>,
     /// The counters of the doors.
     pub metrics: Arc<crate::metrics::Doors>,
 }

@@ -13,6 +13,7 @@ pub struct Doors {
     refused: IntCounterVec,
     gauges: IntGaugeVec,
     groups: IntGaugeVec,
+    endpoints: IntGaugeVec,
 }
 
 impl Doors {
@@ -38,6 +39,14 @@ impl Doors {
             Opts::new("sojourn_shard", "state of each shard"),
             &["shard", "what"],
         )?;
+        let endpoints = IntGaugeVec::new(
+            Opts::new(
+                "sojourn_endpoint",
+                "state of each endpoint on this node; breaker: 0 closed, 1 half-open, 2 open",
+            ),
+            &["workspace", "endpoint", "what"],
+        )?;
+        registry.register(Box::new(endpoints.clone()))?;
         registry.register(Box::new(receipts.clone()))?;
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(gauges.clone()))?;
@@ -48,6 +57,7 @@ impl Doors {
             refused,
             gauges,
             groups,
+            endpoints,
         })
     }
 
@@ -95,6 +105,30 @@ impl Doors {
         }
     }
 
+    fn endpoints(&self, core: &Core) {
+        // those that were deleted are not shown any more
+        self.endpoints.reset();
+        for (workspace, state) in core.endpoints.all_states() {
+            let breaker = match state.breaker() {
+                v1::Breaker::Closed | v1::Breaker::Unspecified => 0,
+                v1::Breaker::HalfOpen => 1,
+                v1::Breaker::Open => 2,
+            };
+            for (what, n) in [
+                ("breaker", breaker),
+                ("failures_in_a_row", state.failures.into()),
+                ("running", state.running),
+                ("waiting", state.waiting),
+                ("attempts_done", state.done),
+                ("attempts_failed", state.failed),
+            ] {
+                self.endpoints
+                    .with_label_values(&[workspace.as_str(), state.name.as_str(), what])
+                    .set(i64::try_from(n).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
     /// Everything, as Prometheus reads it.
     pub fn render(&self, core: &Core, host: &Host) -> String {
         let stats = host.stats();
@@ -138,6 +172,7 @@ impl Doors {
         set("decisions_ignored", ignored);
         set("history_waiting_bytes", waiting);
         set("shards_open", open);
+        self.endpoints(core);
         let mut out = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             Ok(()) => String::from_utf8_lossy(&out).into_owned(),

@@ -209,6 +209,7 @@ impl Node {
                 free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
             )),
             watches: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES)),
+            endpoints,
             metrics: Arc::new(metrics),
         });
         let mut failed = host.failed();

@@ -191,7 +191,9 @@ fn one_level_more_is_taken_nowhere() {
         assert_eq!(made.change.left_out, ["x"]);
         let limit = format!("levels: expected at most {VALUE_DEPTH}");
         let incident = |e: &Event| match &e.what {
-            What::Incident { place, message } if message.ends_with(&limit) => Some(place.clone()),
+            What::Incident { place, message, .. } if message.ends_with(&limit) => {
+                Some(place.clone())
+            }
             _ => None,
         };
         let incidents: Vec<String> = made.events.iter().filter_map(incident).collect();

@@ -1,5 +1,6 @@
 //! Commit, then act: whatever was sent to the world stands in the timeline, from before it was sent; what is in the
-//! timeline and settled as done was sent; and all attempts of one action bear one key and the same bytes.
+//! timeline and settled as done was sent; and all attempts of one action bear one key and the same bytes, but for a retry
+//! by hand that asked for a new key.
 
 use super::{events, timeline};
 use crate::hook::Got;
@@ -26,16 +27,25 @@ pub async fn commit_then_act(
     let entries = timeline(client, customer, journey).await?;
     let mut actions: BTreeMap<u64, (i64, serde_json::Value)> = BTreeMap::new();
     let mut done = Vec::new();
+    // by action, the number that its key bears: its own, until a retry by hand asks for a new one
+    let mut keys: BTreeMap<u64, u64> = BTreeMap::new();
     for (number, at, what) in events(&entries) {
         match what {
             What::Action(action) if action.kind == "webhook" => {
                 let body = serde_json::from_slice(&action.body)?;
                 actions.insert(number, (at, body));
             }
+            What::Retried(retried) if retried.new_key => {
+                let old = keys.get(&retried.action).unwrap_or(&retried.action);
+                let (_, body) = actions.get(old).context("a retry of no action")?.clone();
+                actions.insert(number, (at, body));
+                keys.insert(retried.action, number);
+            }
             What::Settled(settled) => {
                 let outcome = settled.outcome.and_then(|o| o.outcome);
                 if matches!(outcome, Some(action_outcome::Outcome::Done(_))) {
-                    done.push(settled.action);
+                    let key = keys.get(&settled.action).unwrap_or(&settled.action);
+                    done.push(*key);
                 }
             }
             _ => {}

@@ -4,6 +4,8 @@
 mod actions;
 mod by_hand;
 mod deactivated;
+mod endpoints;
+mod failed;
 mod hands;
 mod hostile_cases;
 mod hostile_journeys;

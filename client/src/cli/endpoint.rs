@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Trouble};
 use super::table::{Align, Table};
-use super::{ActorArgs, GlobalOpts, Say, args, json};
+use super::{ActorArgs, GlobalOpts, Say, args, json, show};
 use sojourn_proto::v1;
 use std::time::Duration;
 
@@ -46,6 +46,15 @@ pub struct PutArgs {
     /// How many webhooks may be under way at once [default: 16]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
+    /// How many webhooks may be sent in a second, at most a second's worth at once [default: no limit]
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// After how many failures in a row nothing is sent for a while [default: 10]
+    #[arg(long, value_name = "N")]
+    breaker_failures: Option<u32>,
+    /// How long; then one webhook is sent for trial [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    breaker_pause: Option<Duration>,
     #[command(flatten)]
     by: ActorArgs,
 }
@@ -76,7 +85,10 @@ pub(super) async fn run(
                 attempts: put.attempts.unwrap_or_default(),
                 backoff_first_ms: milliseconds("backoff-first", put.backoff_first)?,
                 backoff_max_ms: milliseconds("backoff-max", put.backoff_max)?,
-                concurrency: put.concurrency.unwrap_or_default(),
+                concurrency: number("concurrency", put.concurrency)?,
+                rate: rate(put.rate)?,
+                breaker_failures: number("breaker-failures", put.breaker_failures)?,
+                breaker_pause_ms: milliseconds("breaker-pause", put.breaker_pause)?,
             };
             let endpoint = client.put_endpoint(endpoint, put.by.name()).await?;
             if say.json() {
@@ -89,13 +101,16 @@ pub(super) async fn run(
             }
         }
         EndpointCommand::List => {
-            let endpoints = client.endpoints().await.map_err(Trouble::reading)?;
+            let answer = client.endpoint_states().await.map_err(Trouble::reading)?;
+            let endpoints = &answer.endpoints;
+            let state = |e: &v1::Endpoint| answer.states.iter().find(|s| s.name == e.name);
             if say.json() {
-                say.value(&endpoints.iter().map(json::endpoint).collect());
+                let all = endpoints.iter();
+                say.value(&all.map(|e| json::endpoint_state(e, state(e))).collect());
             } else if endpoints.is_empty() {
                 say.talk("no endpoints; make one with `sojourn endpoint put NAME --url URL`");
             } else {
-                say.data(table(&endpoints));
+                say.data(table(&answer));
             }
         }
         EndpointCommand::Delete(delete) => {
@@ -122,7 +137,26 @@ fn milliseconds(flag: &str, time: Option<Duration>) -> Result<u32, Trouble> {
     }
 }
 
-fn table(endpoints: &[v1::Endpoint]) -> Table {
+fn number(flag: &str, number: Option<u32>) -> Result<u32, Trouble> {
+    match number {
+        None => Ok(0),
+        // as with times
+        Some(0) => Err(Trouble::usage(format!("--{flag} is 0, expected more"))),
+        Some(number) => Ok(number),
+    }
+}
+
+fn rate(rate: Option<f64>) -> Result<f64, Trouble> {
+    match rate {
+        None => Ok(0.0),
+        Some(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        Some(rate) => Err(Trouble::usage(format!(
+            "--rate is {rate}, expected more than 0 a second"
+        ))),
+    }
+}
+
+fn table(answer: &v1::ListEndpointsResponse) -> Table {
     let mut table = Table::new(&[
         ("name", Align::Left),
         ("url", Align::Left),
@@ -130,8 +164,12 @@ fn table(endpoints: &[v1::Endpoint]) -> Table {
         ("attempts", Align::Right),
         ("timeout", Align::Right),
         ("concurrency", Align::Right),
+        ("rate", Align::Right),
+        ("breaker", Align::Left),
+        ("running", Align::Right),
+        ("waiting", Align::Right),
     ]);
-    for e in endpoints {
+    for e in &answer.endpoints {
         let secret = match (e.secret_env.as_str(), e.secret_file.as_str()) {
             ("", "") => "none".to_owned(),
             (env, "") => format!("${env}"),
@@ -139,6 +177,7 @@ fn table(endpoints: &[v1::Endpoint]) -> Table {
         };
         // 0 is the default, which the flags of `put` name
         let or = |number: u32, default: u32| if number == 0 { default } else { number };
+        let state = answer.states.iter().find(|s| s.name == e.name);
         let timeout = format!("{} ms", or(e.timeout_ms, 10_000));
         table.row([
             e.name.clone(),
@@ -147,7 +186,26 @@ fn table(endpoints: &[v1::Endpoint]) -> Table {
             or(e.attempts, 8).to_string(),
             timeout,
             or(e.concurrency, 16).to_string(),
+            Some(e.rate)
+                .filter(|r| *r > 0.0)
+                .map_or_else(|| "-".to_owned(), |r| format!("{r}/s")),
+            state.map_or_else(|| "-".to_owned(), breaker),
+            state.map_or_else(|| "-".to_owned(), |s| show::count(s.running)),
+            state.map_or_else(|| "-".to_owned(), |s| show::count(s.waiting)),
         ]);
     }
     table
+}
+
+/// `closed`, `open until 2026-11-22T01:00:00.000Z (10 failures: 503 …)`.
+fn breaker(state: &v1::EndpointState) -> String {
+    let mut text = show::breaker(state).replace('_', "-");
+    if state.open_until.is_some() {
+        text.push_str(&format!(" until {}", show::time(state.open_until)));
+    }
+    if state.failures > 0 {
+        let error: String = state.error.chars().take(60).collect();
+        text.push_str(&format!(" ({} failures: {error})", state.failures));
+    }
+    text
 }

@@ -30,6 +30,10 @@ pub enum ExecutionCommand {
     Resume(CommandArgs),
     /// End an execution by hand
     Stop(StopArgs),
+    /// Try a failed action again
+    Retry(RetryArgs),
+    /// Settle a failed action that is not wanted any more
+    Skip(SkipArgs),
     /// Show what happens from now on, until Ctrl-C
     Watch(WatchArgs),
 }
@@ -209,6 +213,33 @@ pub struct StopArgs {
     by: ByArgs,
 }
 
+/// `sojourn execution retry ID ACTION`.
+#[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+pub struct RetryArgs {
+    #[command(flatten)]
+    execution: RefArgs,
+    /// The number of the failed action, as `show` gives it
+    action: u64,
+    /// Under a new idempotency key, for a receiver that remembers the old one as done
+    #[arg(long)]
+    new_key: bool,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
+/// `sojourn execution skip ID ACTION`.
+#[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+pub struct SkipArgs {
+    #[command(flatten)]
+    execution: RefArgs,
+    /// The number of the failed action, as `show` gives it
+    action: u64,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
 /// `sojourn execution watch`.
 #[derive(Debug, clap::Args)]
 pub struct WatchArgs {
@@ -279,6 +310,20 @@ pub(super) async fn run(
             let (execution, command) = (args.execution.reference()?, args.by.command());
             let stopped = client.stop(&execution, args.outcome.as_deref(), &command);
             commanded(stopped.await, &command, say)?;
+        }
+        ExecutionCommand::Retry(args) => {
+            let command = args.by.command();
+            let execution = args.execution.reference()?;
+            let answer = client
+                .retry_action(&execution, args.action, args.new_key, &command)
+                .await;
+            commanded(answer, &command, say)?;
+        }
+        ExecutionCommand::Skip(args) => {
+            let command = args.by.command();
+            let execution = args.execution.reference()?;
+            let answer = client.skip_action(&execution, args.action, &command).await;
+            commanded(answer, &command, say)?;
         }
     }
     Ok(Exit::Done)

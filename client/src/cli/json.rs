@@ -142,17 +142,36 @@ pub(super) fn execution(e: &v1::Execution) -> Value {
             }))
         })
         .collect();
+    let failed: Vec<Value> = e
+        .failed
+        .iter()
+        .map(|f| {
+            present(json!({
+                "number": f.number,
+                "action": f.action.as_ref().map(action),
+                "attempts": f.attempts,
+                "error": f.error,
+                "at": time(Some(f.at)),
+            }))
+        })
+        .collect();
+    let incident = e.incident.as_ref().map(|i| {
+        present(json!({
+            "number": i.number, "place": i.place, "message": i.message, "action": i.action,
+        }))
+    });
     present(json!({
         "id": e.id, "journey": e.journey, "version": e.version, "customer": identifier(e.customer.as_ref()),
         "instance": e.instance, "run": e.run, "status": show::status(e.status), "stage": e.stage, "visit": e.visit,
         "entered_at": time(Some(e.entered_at)), "entered_occurred": time(Some(e.entered_occurred)),
         "started_at": time(Some(e.started_at)), "started_occurred": time(Some(e.started_occurred)),
         "ended_at": time(e.ended_at), "outcome": e.outcome, "overdue": e.overdue, "stalled": e.stalled,
-        "incident": e.incident.as_ref().map(|i| json!({ "number": i.number, "place": i.place, "message": i.message })),
+        "incident": incident,
         "goal_at": time(e.goal_at), "hold": e.hold.as_ref().map(by), "waiting": e.waiting, "events": e.events,
         "facts": facts, "variables": values(&e.variables), "kept": values(&e.kept),
         "timers": e.timers.iter().map(timer).collect::<Vec<_>>(), "owed": owed,
         "journey_state": Some(e.journey_state.as_str()).filter(|s| !s.is_empty()),
+        "failed": failed,
     }))
 }
 
@@ -309,7 +328,15 @@ fn event(e: &v1::Event) -> Value {
         Some(W::Stalled(_)) => ("stalled", json!({})),
         Some(W::Incident(i)) => (
             "incident",
-            json!({ "place": i.place, "message": i.message }),
+            json!({ "place": i.place, "message": i.message, "action": i.action }),
+        ),
+        Some(W::Retried(r)) => (
+            "retried",
+            json!({ "action": r.action, "new_key": r.new_key, "by": r.by.as_ref().map(by) }),
+        ),
+        Some(W::Skipped(s)) => (
+            "skipped",
+            json!({ "action": s.action, "by": s.by.as_ref().map(by) }),
         ),
         Some(W::Refused(r)) => ("refused", json!({ "reason": r.reason })),
         Some(W::Held(b)) => ("held", by(b)),
@@ -392,8 +419,22 @@ pub(super) fn endpoint(e: &v1::Endpoint) -> Value {
     json!({
         "name": e.name, "url": e.url, "secret_env": e.secret_env, "secret_file": e.secret_file,
         "timeout_ms": e.timeout_ms, "attempts": e.attempts, "backoff_first_ms": e.backoff_first_ms,
-        "backoff_max_ms": e.backoff_max_ms, "concurrency": e.concurrency,
+        "backoff_max_ms": e.backoff_max_ms, "concurrency": e.concurrency, "rate": e.rate,
+        "breaker_failures": e.breaker_failures, "breaker_pause_ms": e.breaker_pause_ms,
     })
+}
+
+/// An endpoint and how it stands on the node that answered.
+pub(super) fn endpoint_state(e: &v1::Endpoint, state: Option<&v1::EndpointState>) -> Value {
+    let mut value = endpoint(e);
+    if let Some(s) = state {
+        value["state"] = present(json!({
+            "breaker": show::breaker(s), "failures": s.failures, "running": s.running, "waiting": s.waiting,
+            "open_until": time(s.open_until), "error": Some(&s.error).filter(|e| !e.is_empty()), "done": s.done,
+            "failed": s.failed,
+        }));
+    }
+    value
 }
 
 pub(super) fn command(answer: &v1::CommandResponse) -> Value {

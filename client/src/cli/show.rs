@@ -54,6 +54,17 @@ pub(super) fn status(status: i32) -> &'static str {
     }
 }
 
+/// How the circuit breaker of an endpoint stands.
+pub(super) fn breaker(state: &v1::EndpointState) -> &'static str {
+    use v1::Breaker as B;
+    match v1::Breaker::try_from(state.breaker) {
+        Ok(B::Closed) => "closed",
+        Ok(B::Open) => "open",
+        Ok(B::HalfOpen) => "half_open",
+        Ok(B::Unspecified) | Err(_) => "other",
+    }
+}
+
 pub(super) fn journey_state(state: i32) -> &'static str {
     use v1::JourneyState as S;
     match v1::JourneyState::try_from(state) {
@@ -194,6 +205,15 @@ pub(super) fn event(event: &v1::Event) -> String {
         ),
         Some(W::Overdue(e)) => format!("overdue: {}", e.place),
         Some(W::Stalled(_)) => "stalled".to_owned(),
+        Some(W::Retried(e)) => {
+            let key = if e.new_key { " under a new key" } else { "" };
+            format!(
+                "action {} is tried again{key}{}",
+                e.action,
+                by(e.by.as_ref())
+            )
+        }
+        Some(W::Skipped(e)) => format!("action {} is skipped{}", e.action, by(e.by.as_ref())),
         Some(W::Incident(e)) => format!("incident at {}: {}", e.place, e.message),
         Some(W::Held(e)) => format!("held{}", by(Some(e))),
         Some(W::Resumed(e)) => format!("resumed{}", by(Some(e))),

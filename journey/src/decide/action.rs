@@ -44,9 +44,11 @@ impl Deciding<'_> {
         });
         if let Some(error) = &error {
             let message = format!("action failed at attempt {attempt}: {error}");
+            self.forget_failed();
             self.emit(What::Incident {
                 place: owed.action.place.clone(),
                 message,
+                action: Some(number),
             });
         }
         if self.state.is_ended() {

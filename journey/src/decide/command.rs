@@ -1,4 +1,5 @@
-//! What is done by hand: override, hold, resume, stop. The only input that can be refused.
+//! What is done by hand: override, hold, resume, stop. The only input that can be refused. What is done by hand to a
+//! failed action stands in `failed`.
 
 use super::moves::Why;
 use super::{ByHand, Command, Deciding, Refusal};
@@ -9,7 +10,9 @@ use crate::execution::Status;
 impl Deciding<'_> {
     /// One command.
     pub(super) fn command(&mut self, command: &Command) -> Result<(), Refusal> {
-        if let Some(ended) = self.state.ended {
+        if let Some(ended) = self.state.ended
+            && !command.what.is_of_action()
+        {
             return Err(Refusal::new(format_args!(
                 "the execution ended at {} in stage `{}`: only active and held ones take commands",
                 ended.at, self.state.visit.stage
@@ -32,6 +35,8 @@ impl Deciding<'_> {
             ByHand::Hold => self.hold(by),
             ByHand::Resume => self.resume(by),
             ByHand::Stop { outcome } => self.stop(outcome.as_deref(), by),
+            ByHand::RetryAction { action, new_key } => self.retry_action(*action, *new_key, by),
+            ByHand::SkipAction { action } => self.skip_action(*action, by),
         }
     }
 

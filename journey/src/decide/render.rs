@@ -85,7 +85,7 @@ impl Deciding<'_> {
         })
     }
 
-    fn owes_too_much(&self, more: usize) -> Option<String> {
+    pub(super) fn owes_too_much(&self, more: usize) -> Option<String> {
         let count = self.state.owed.len();
         let bytes = self
             .state

@@ -104,6 +104,7 @@ fn execution() -> Execution {
         patterns: BTreeMap::new(),
         timers: vec![],
         owed: vec![],
+        failed: vec![],
         overdue: false,
         stalled: false,
         incident: None,

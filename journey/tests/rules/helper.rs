@@ -21,7 +21,8 @@ pub const START: i64 = 1_767_600_000_000_000;
 ///
 /// What: `TYPE`, `TYPE {json}`, `TYPE {json} id=… at=-1h of=ID and=NAME:VALUE attributes={json}`, `wait`, `hold`, `resume`, `stop OUTCOME`,
 /// `override STAGE`, `override+ STAGE` (with actions), `visit N override STAGE`, `done ACTION`, `failed ACTION`,
-/// `skipped ACTION`, `retry ACTION`.
+/// `skipped ACTION`, `retry ACTION`; by hand on the failed action of a name or place: `again ACTION`, `again+ ACTION`
+/// (with a new key), `skip ACTION`.
 /// Answer: the fates of a signal (joined by ` & `), `no_match`, or a part of a refusal, or nothing.
 /// Events: everything that happened since the step before, joined by ` | `; `*` takes any.
 pub type Step<'a> = (&'a str, &'a str, &'a str, &'a str);
@@ -204,6 +205,17 @@ impl World {
                     reason: "cap".to_owned(),
                 },
             ),
+            "again" | "again+" => {
+                let what = ByHand::RetryAction {
+                    action: self.failed(rest),
+                    new_key: word == "again+",
+                };
+                self.command(what, None)
+            }
+            "skip" => {
+                let action = self.failed(rest);
+                self.command(ByHand::SkipAction { action }, None)
+            }
             "retry" => {
                 let next = now.plus(after("1m"));
                 self.result(
@@ -238,6 +250,15 @@ impl World {
             .err()
             .map(|r| r.text)
             .unwrap_or_default()
+    }
+
+    /// The number of a failed action; of one that has not failed, the number that is given, or 999.
+    fn failed(&self, action: &str) -> u64 {
+        let failed = self.execution().failed.iter();
+        let mut of_name = failed
+            .filter(|f| f.action.awaited.as_deref() == Some(action) || f.action.place == action);
+        let given = || action.parse().unwrap_or(999);
+        of_name.next().map_or_else(given, |f| f.number)
     }
 
     fn result(&mut self, action: &str, result: AttemptResult) -> String {
@@ -358,7 +379,18 @@ pub fn short(event: &Event) -> Option<String> {
         }
         What::Overdue { place: p } => format!("overdue {}", place(p)),
         What::Stalled => "stalled".to_owned(),
-        What::Incident { place: p, message } => format!("incident {}: {message}", place(p)),
+        What::Incident {
+            place: p, message, ..
+        } => format!("incident {}: {message}", place(p)),
+        What::Retried {
+            action,
+            new_key,
+            by,
+        } => {
+            let key = if *new_key { " with a new key" } else { "" };
+            format!("retried {action}{key} by {}", by.actor)
+        }
+        What::Skipped { action, by } => format!("skipped {action} by {}", by.actor),
         What::Held { actor, .. } => format!("held {actor}"),
         What::Resumed { actor, .. } => format!("resumed {actor}"),
         What::Refused { reason, .. } => format!("refused {reason}"),

@@ -6,6 +6,7 @@ mod by_hand;
 mod catalog;
 mod customer;
 mod entry;
+mod failed;
 mod helper;
 mod properties;
 mod rhythm;

@@ -7,6 +7,7 @@ use sojourn_journey::evolve::evolve;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::owed::{Effect, next_due, owed};
 use sojourn_journey::simulate::Key;
+use std::collections::BTreeSet;
 
 const EVERYTHING: &str = r#"
 journey: j
@@ -72,9 +73,12 @@ fn steps() -> impl Strategy<Value = Vec<(u32, String)>> {
         "done score",
         "failed score",
         "retry score",
+        "again score",
+        "again+ score",
+        "skip score",
         "wait",
     ]);
-    let what = prop_oneof![4 => signal, 2 => by_hand.prop_map(str::to_owned)];
+    let what = prop_oneof![4 => signal, 3 => by_hand.prop_map(str::to_owned)];
     prop::collection::vec((0..60u32, what), 1..40)
 }
 
@@ -151,15 +155,27 @@ proptest! {
     /// What events say is owed, one by one, is what the state says is owed.
     #[test]
     fn effects_handed_out_step_by_step_are_what_is_owed(steps in steps()) {
-        use sojourn_journey::event::What;
+        use sojourn_journey::event::{ActionOutcome, What};
         let world = run(&steps);
         for state in world.simulation.executions() {
             let key = Key::of(state);
             let mut actions: Vec<u64> = Vec::new();
+            let mut failed: Vec<u64> = Vec::new();
             for (_, event) in world.events().iter().filter(|(k, _)| *k == key) {
                 match &event.what {
                     What::Action(_) => actions.push(event.number),
-                    What::Settled { action, .. } => actions.retain(|a| a != action),
+                    What::Settled { action, outcome, .. } => {
+                        actions.retain(|a| a != action);
+                        if matches!(outcome, ActionOutcome::Failed { .. }) {
+                            failed.push(*action);
+                        }
+                    }
+                    What::Retried { action, .. } => {
+                        failed.retain(|a| a != action);
+                        actions.push(*action);
+                        actions.sort_unstable();
+                    }
+                    What::Skipped { action, .. } => failed.retain(|a| a != action),
                     _ => {}
                 }
             }
@@ -168,6 +184,8 @@ proptest! {
                 _ => None,
             }).collect();
             prop_assert_eq!(owes, actions);
+            let keeps: Vec<u64> = state.failed.iter().map(|f| f.number).collect();
+            prop_assert_eq!(keeps, failed);
             let timers: Vec<_> = owed(state).iter().filter_map(|e| match e {
                 Effect::Timer(timer) => Some(timer.due),
                 _ => None,
@@ -214,6 +232,27 @@ proptest! {
                 let result = AttemptResult::Failed { error: "late".to_owned() };
                 let input = Input::ActionResult { action: number, attempt: 1, result };
                 prop_assert_eq!(decide(&compiled, end, customer, input, now), Ok(Vec::new()));
+            }
+        }
+    }
+
+    /// At every moment: an incident of an action stands for one that failed or is tried again by hand; no two things
+    /// owed or failed have one number, nor one key.
+    #[test]
+    fn an_incident_of_an_action_stands_for_one(steps in steps()) {
+        let world = run(&steps);
+        for end in world.simulation.executions() {
+            for state in states(&world, &Key::of(end)) {
+                let open = !state.failed.is_empty() || state.owed.iter().any(|o| o.before > 0);
+                let incident = state.incident.as_ref().and_then(|i| i.action);
+                prop_assert!(open || incident.is_none(), "{:?}", state.incident);
+                prop_assert!(state.failed.len() <= sojourn_journey::limits::FAILED_ACTIONS + 1);
+                let owed = state.owed.iter().map(|o| (o.number, o.key));
+                let all: Vec<(u64, u64)> = owed.chain(state.failed.iter().map(|f| (f.number, f.key))).collect();
+                let numbers: BTreeSet<u64> = all.iter().map(|a| a.0).collect();
+                let keys: BTreeSet<u64> = all.iter().map(|a| a.1).collect();
+                prop_assert_eq!((numbers.len(), keys.len()), (all.len(), all.len()));
+                prop_assert!(state.owed.windows(2).all(|w| w[0].number < w[1].number));
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::shard::receipt;
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use sojourn_journey::customer::Customer;
-use sojourn_journey::decide::{ByHand, Moment};
+use sojourn_journey::decide::Moment;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::plan;
 use sojourn_journey::receipt::Fate;
@@ -154,12 +154,7 @@ impl Mind {
                 command,
                 content,
             } => {
-                let kind = match command.what {
-                    ByHand::Override { .. } => "override",
-                    ByHand::Hold => "hold",
-                    ByHand::Resume => "resume",
-                    ByHand::Stop { .. } => "stop",
-                };
+                let kind = command.what.word();
                 let by = sojourn_journey::event::By {
                     actor: command.actor.clone(),
                     reason: command.reason.clone(),
@@ -408,8 +403,14 @@ impl Mind {
             )));
         };
         let by_hand = matches!(&**ask, Ask::Command { .. });
+        // a failed action keeps its execution in memory after its end, and also when a later run has begun
+        let of_action =
+            matches!(&**ask, Ask::Command { command, .. } if command.what.is_of_action());
+        let instance = execution.instance.as_deref();
+        let in_memory =
+            known.and_then(|k| k.execution(&execution.journey, instance, execution.run));
         // what the shard's hands ask is about an execution in memory, whether or not the record still names its run
-        let run = if by_hand {
+        let run = if by_hand && !(of_action && in_memory.is_some()) {
             customer
                 .runs
                 .iter()
@@ -418,10 +419,7 @@ impl Mind {
                 .max_by_key(|r| r.run)
                 .map(|r| (r.run, r.is_active()))
         } else {
-            let instance = execution.instance.as_deref();
-            known
-                .and_then(|k| k.execution(&execution.journey, instance, execution.run))
-                .map(|e| (e.run, true))
+            in_memory.map(|e| (e.run, true))
         };
         let Some((run, active)) = run else {
             return Err(Answer::NotFound(format!(
@@ -433,6 +431,12 @@ impl Mind {
             run,
             ..execution.clone()
         };
+        if !active && of_action {
+            return Err(Answer::Refused(format!(
+                "run {run} of journey {} has ended, and no action of it is left that failed",
+                key.journey
+            )));
+        }
         if !active {
             return Err(Answer::Refused(format!(
                 "run {run} of journey {} has ended: a command needs one that is active or held",

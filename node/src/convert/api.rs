@@ -55,6 +55,7 @@ pub fn execution_to(workspace: &str, e: &Execution, journey: JourneyState) -> v1
             number: i.number,
             place: i.place.clone(),
             message: i.message.clone(),
+            action: i.action,
         }),
         goal_at: e.goal.map(|t| t.0),
         hold: e.hold.as_ref().map(by_to),
@@ -85,6 +86,17 @@ pub fn execution_to(workspace: &str, e: &Execution, journey: JourneyState) -> v1
             })
             .collect(),
         journey_state: state_to(journey).to_owned(),
+        failed: e
+            .failed
+            .iter()
+            .map(|f| v1::FailedInfo {
+                number: f.number,
+                action: Some(action_to(&f.action)),
+                attempts: f.attempts,
+                error: f.error.clone(),
+                at: f.at.0,
+            })
+            .collect(),
     }
 }
 

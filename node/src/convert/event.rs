@@ -141,9 +141,27 @@ fn what_to(what: &What) -> wire::What {
             place: place.clone(),
         }),
         What::Stalled => wire::What::Stalled(wire::Stalled {}),
-        What::Incident { place, message } => wire::What::Incident(wire::Incident {
+        What::Incident {
+            place,
+            message,
+            action,
+        } => wire::What::Incident(wire::Incident {
             place: place.clone(),
             message: message.clone(),
+            action: *action,
+        }),
+        What::Retried {
+            action,
+            new_key,
+            by,
+        } => wire::What::Retried(wire::Retried {
+            action: *action,
+            new_key: *new_key,
+            by: Some(by_to(by)),
+        }),
+        What::Skipped { action, by } => wire::What::Skipped(wire::Skipped {
+            action: *action,
+            by: Some(by_to(by)),
         }),
         What::Held { actor, reason } => wire::What::Held(v1::By {
             actor: actor.clone(),
@@ -238,6 +256,16 @@ fn what_from(what: wire::What) -> Result<What, Unreadable> {
         wire::What::Incident(i) => What::Incident {
             place: i.place,
             message: i.message,
+            action: i.action,
+        },
+        wire::What::Retried(r) => What::Retried {
+            action: r.action,
+            new_key: r.new_key,
+            by: by_from(need(r.by, "the author of a retry")?),
+        },
+        wire::What::Skipped(s) => What::Skipped {
+            action: s.action,
+            by: by_from(need(s.by, "the author of a skip")?),
         },
         wire::What::Held(by) => What::Held {
             actor: by.actor,

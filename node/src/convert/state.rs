@@ -7,7 +7,9 @@ use super::signal::{signal_from_stored, signal_to};
 use super::value::{identifier_from, identifier_to, value_from, value_to};
 use super::{Unreadable, need};
 use sojourn_journey::customer::{Attribute, Customer, CustomerChange, Run};
-use sojourn_journey::execution::{Execution, Fact, Incident, Owed, Seen, Stamp, Status, Visit};
+use sojourn_journey::execution::{
+    Execution, Fact, Failed, Incident, Owed, Seen, Stamp, Status, Visit,
+};
 use sojourn_journey::signal::Identifier;
 use sojourn_journey::time::Time;
 use sojourn_journey::value::Value;
@@ -85,22 +87,15 @@ pub fn execution_to(e: &Execution) -> stored::Execution {
             })
             .collect(),
         timers: e.timers.iter().map(timer_to).collect(),
-        owed: e
-            .owed
-            .iter()
-            .map(|o| stored::Owed {
-                number: o.number,
-                action: Some(action_to(&o.action)),
-                attempts: o.attempts,
-                next: o.next.map(|t| t.0),
-            })
-            .collect(),
+        owed: e.owed.iter().map(owed_to).collect(),
+        failed: e.failed.iter().map(failed_to).collect(),
         overdue: e.overdue,
         stalled: e.stalled,
         incident: e.incident.as_ref().map(|i| stored::Incident {
             number: i.number,
             place: i.place.clone(),
             message: i.message.clone(),
+            action: i.action,
         }),
         goal: e.goal.map(|t| t.0),
         hold: e.hold.as_ref().map(by_to),
@@ -162,21 +157,20 @@ pub fn execution_from(
         owed: e
             .owed
             .into_iter()
-            .map(|o| {
-                Ok(Owed {
-                    number: o.number,
-                    action: action_from(need(o.action, "an owed action")?),
-                    attempts: o.attempts,
-                    next: o.next.map(Time),
-                })
-            })
-            .collect::<Result<_, Unreadable>>()?,
+            .map(owed_from)
+            .collect::<Result<_, _>>()?,
+        failed: e
+            .failed
+            .into_iter()
+            .map(failed_from)
+            .collect::<Result<_, _>>()?,
         overdue: e.overdue,
         stalled: e.stalled,
         incident: e.incident.map(|i| Incident {
             number: i.number,
             place: i.place,
             message: i.message,
+            action: i.action,
         }),
         goal: e.goal.map(Time),
         hold: e.hold.map(by_from),
@@ -185,6 +179,55 @@ pub fn execution_from(
             .into_iter()
             .map(signal_from_stored)
             .collect::<Result<_, _>>()?,
+    })
+}
+
+fn owed_to(o: &Owed) -> stored::Owed {
+    stored::Owed {
+        number: o.number,
+        action: Some(action_to(&o.action)),
+        attempts: o.attempts,
+        next: o.next.map(|t| t.0),
+        key: (o.key != o.number).then_some(o.key),
+        before: o.before,
+    }
+}
+
+fn owed_from(o: stored::Owed) -> Result<Owed, Unreadable> {
+    Ok(Owed {
+        number: o.number,
+        key: o.key.unwrap_or(o.number),
+        action: action_from(need(o.action, "an owed action")?),
+        attempts: o.attempts,
+        before: o.before,
+        next: o.next.map(Time),
+    })
+}
+
+fn failed_to(f: &Failed) -> stored::Failed {
+    stored::Failed {
+        owed: Some(stored::Owed {
+            number: f.number,
+            action: Some(action_to(&f.action)),
+            attempts: f.attempts,
+            next: None,
+            key: (f.key != f.number).then_some(f.key),
+            before: 0,
+        }),
+        error: f.error.clone(),
+        at: f.at.0,
+    }
+}
+
+fn failed_from(f: stored::Failed) -> Result<Failed, Unreadable> {
+    let owed = owed_from(need(f.owed, "a failed action")?)?;
+    Ok(Failed {
+        number: owed.number,
+        key: owed.key,
+        action: owed.action,
+        attempts: owed.attempts,
+        error: f.error,
+        at: Time(f.at),
     })
 }
 
@@ -296,7 +339,9 @@ pub fn change_from(change: stored::CustomerChange) -> Result<CustomerChange, Unr
     })
 }
 
-/// Whether an execution must stay in memory: it moves, or it owes something.
+/// Whether an execution must stay in memory: it moves, it owes something, or an action of it failed and somebody has to
+/// retry or skip it.
 pub fn stays(e: &Execution) -> bool {
-    matches!(e.status, Status::Active | Status::Held) || !e.owed.is_empty()
+    let moves = matches!(e.status, Status::Active | Status::Held);
+    moves || !e.owed.is_empty() || !e.failed.is_empty()
 }

@@ -4,6 +4,7 @@
 
 use super::attempt::{self, Attempt};
 use super::endpoints::Endpoints;
+use super::gate::{Behind, Gate};
 use crate::actors::live::Live;
 use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey, Reply};
 use crate::clock;
@@ -12,6 +13,7 @@ use crate::shard::owner::Duties;
 use crate::shard::state::AppliedDecision;
 use futures::FutureExt;
 use sojourn_journey::decide::AttemptResult;
+use sojourn_journey::event::Action;
 use sojourn_journey::execution::{Execution, Owed, Status};
 use sojourn_journey::plan::{Catalog, JourneyState};
 use sojourn_journey::time::{Span, Time};
@@ -27,10 +29,9 @@ use tokio::task::JoinSet;
 const PACE: usize = 256;
 /// Attempts under way at once in one shard to one endpoint (or of one kind): one that hangs holds up nobody else.
 const LANE: usize = 16;
-/// Attempts that wait in one shard for their endpoint; beyond, they are looked at again later.
+/// Attempts that wait in one shard for their endpoint, with what they will send; beyond, customers wait, eight bytes
+/// each, in the order in which they came.
 const LANE_WAITING: usize = 1_024;
-/// When what found no room is looked at again.
-const NO_ROOM: Span = Span::from_seconds(1);
 /// Entries of things left alone before the old ones are thrown out.
 const LEFT_ALONE: usize = 4_096;
 /// Buckets looked at under one lock when the agenda is made.
@@ -52,12 +53,34 @@ struct Sent {
     once: bool,
 }
 
-/// The attempts to one endpoint, or of one kind.
+/// The attempts to one endpoint, or of one kind: in the order in which they were due.
 #[derive(Default)]
 struct Lane {
     running: usize,
-    waiting: VecDeque<Attempt>,
+    waiting: VecDeque<(Attempt, Option<Behind>)>,
+    /// Hashes of customers who owe attempts that found no room; looked at again when there is some.
+    parked: VecDeque<(u64, Option<Behind>)>,
+    is_parked: HashSet<u64>,
 }
+
+impl Lane {
+    fn has_room(&self) -> bool {
+        self.running < LANE || self.waiting.len() < LANE_WAITING
+    }
+
+    fn park(&mut self, hash: u64, behind: impl FnOnce() -> Option<Behind>) {
+        if self.is_parked.insert(hash) {
+            self.parked.push_back((hash, behind()));
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty() && self.parked.is_empty()
+    }
+}
+
+/// The workspace, and the kind with the endpoint.
+type LaneKey = (Arc<str>, String);
 
 /// A journey that was held and lets its executions move again.
 pub struct Reopened {
@@ -67,10 +90,9 @@ pub struct Reopened {
     pub journey: String,
 }
 
-fn lane_of(attempt: &Attempt) -> (Arc<str>, String) {
-    let action = &attempt.action;
-    let workspace = attempt.customer.workspace.clone();
-    (workspace, format!("{} {}", action.kind, action.to))
+fn lane_of(who: &CustomerKey, action: &Action) -> LaneKey {
+    let endpoint = format!("{} {}", action.kind, action.to);
+    (who.workspace.clone(), endpoint)
 }
 
 fn key_of(execution: &Execution) -> ExecutionKey {
@@ -92,7 +114,11 @@ struct Agenda {
     left_alone: HashMap<(CustomerKey, ExecutionKey), Time>,
     attempting: HashSet<(CustomerKey, ExecutionKey, u64)>,
     attempts: JoinSet<(Attempt, AttemptResult)>,
-    lanes: HashMap<(Arc<str>, String), Lane>,
+    lanes: HashMap<LaneKey, Lane>,
+    /// Lanes in which customers are parked.
+    parking: HashSet<LaneKey>,
+    /// The lane that is being filled again: who was parked there goes before everybody else.
+    filling: Option<LaneKey>,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
     counter: u64,
     /// Executions of journeys that were let go again: each is given one release, for what it decided while held may
@@ -121,6 +147,8 @@ pub async fn run(
         attempting: HashSet::new(),
         attempts: JoinSet::new(),
         lanes: HashMap::new(),
+        parking: HashSet::new(),
+        filling: None,
         answers,
         counter: 0,
         releases: VecDeque::new(),
@@ -246,6 +274,7 @@ impl Agenda {
     /// Does what is due, as far as there is room.
     fn work(&mut self) {
         let now = clock::wall();
+        self.fill(now);
         // half of the room at most: timers go on meanwhile
         while self.sent.len() < PACE / 2 {
             let Some((who, key)) = self.releases.pop_front() else {
@@ -270,6 +299,40 @@ impl Agenda {
             let next = self.examine(hash, now);
             self.note(hash, next);
         }
+    }
+
+    /// Looks again at customers who found no room in a lane that has some now.
+    fn fill(&mut self, now: Time) {
+        if self.parking.is_empty() {
+            return;
+        }
+        for key in self.parking.clone() {
+            self.filling = Some(key.clone());
+            while let Some(hash) = self.unpark(&key) {
+                self.note(hash, None);
+                let next = self.examine(hash, now);
+                self.note(hash, next);
+            }
+            self.filling = None;
+            if self.lanes.get(&key).is_some_and(Lane::is_idle) {
+                self.lanes.remove(&key);
+            }
+        }
+    }
+
+    /// The customer who has waited longest for a lane, when there is room in it.
+    fn unpark(&mut self, key: &LaneKey) -> Option<u64> {
+        let lane = self.lanes.get_mut(key).filter(|l| l.has_room())?;
+        let hash = lane.parked.pop_front().map(|(hash, _)| hash);
+        match hash {
+            Some(hash) => {
+                lane.is_parked.remove(&hash);
+            }
+            None => {
+                self.parking.remove(key);
+            }
+        }
+        hash
     }
 
     /// Starts what is due in a bucket; answers when to look again (what is under way is looked at when it ends).
@@ -316,8 +379,7 @@ impl Agenda {
         for owed in self.startable(&ours.0, &ours.1, execution) {
             match owed.next {
                 Some(at) if at > now => later(at),
-                _ if self.attempt(&ours.0, &ours.1, owed) => {}
-                _ => later(now.plus(NO_ROOM)),
+                _ => self.attempt(&ours.0, &ours.1, owed),
             }
         }
         if self.busy.contains(&ours) {
@@ -460,34 +522,52 @@ impl Agenda {
         Some(execution.next)
     }
 
-    /// Begins an attempt, or lines it up; false when its line is full.
-    fn attempt(&mut self, who: &CustomerKey, key: &ExecutionKey, owed: &Owed) -> bool {
+    /// Begins an attempt, or lines it up: behind those who wait already.
+    fn attempt(&mut self, who: &CustomerKey, key: &ExecutionKey, owed: &Owed) {
+        let lane_key = lane_of(who, &owed.action);
+        let filling = self.filling.as_ref() == Some(&lane_key);
+        let gate = self.gate(who, &owed.action);
+        let behind = || gate.as_ref().map(Gate::behind);
+        let lane = self.lanes.entry(lane_key.clone()).or_default();
+        if !lane.has_room() || !(filling || lane.parked.is_empty()) {
+            lane.park(who.hash, behind);
+            self.parking.insert(lane_key);
+            return;
+        }
         let attempt = Attempt {
             customer: who.clone(),
             key: key.clone(),
             number: owed.number,
+            id: owed.key,
             attempt: owed.attempts.saturating_add(1),
+            in_row: owed.attempts.saturating_sub(owed.before).saturating_add(1),
             action: owed.action.clone(),
         };
-        let lane = self.lanes.entry(lane_of(&attempt)).or_default();
-        if lane.running >= LANE && lane.waiting.len() >= LANE_WAITING {
-            return false;
-        }
         self.attempting
             .insert((who.clone(), key.clone(), owed.number));
         if lane.running >= LANE {
-            lane.waiting.push_back(attempt);
+            lane.waiting.push_back((attempt, behind()));
         } else {
             lane.running += 1;
             self.spawn(attempt);
         }
-        true
+    }
+
+    /// The line before the endpoint of an action; none where it needs none, or the endpoint does not exist.
+    fn gate(&self, who: &CustomerKey, action: &Action) -> Option<Arc<Gate>> {
+        if action.kind != "webhook" {
+            return None;
+        }
+        self.endpoints.gate(&who.workspace, &action.to)
     }
 
     fn spawn(&mut self, attempt: Attempt) {
         let endpoints = self.endpoints.clone();
+        // here and not in the task: tasks begin in any order
+        let gate = self.gate(&attempt.customer, &attempt.action);
+        let place = gate.map(|g| g.line_up());
         self.attempts.spawn(async move {
-            let made = AssertUnwindSafe(attempt::make(&endpoints, &attempt));
+            let made = AssertUnwindSafe(attempt::make(&endpoints, &attempt, place));
             let result = made.catch_unwind().await.unwrap_or_else(|panic| {
                 let error = crate::shard::apply::panic_text(panic.as_ref());
                 AttemptResult::Failed { error }
@@ -497,13 +577,13 @@ impl Agenda {
     }
 
     fn attempted(&mut self, attempt: Attempt, result: AttemptResult) {
-        let lane_key = lane_of(&attempt);
+        let lane_key = lane_of(&attempt.customer, &attempt.action);
         if let Some(lane) = self.lanes.get_mut(&lane_key) {
             match lane.waiting.pop_front() {
-                Some(next) => self.spawn(next),
+                Some((next, _)) => self.spawn(next),
                 None => lane.running -= 1,
             }
-            if self.lanes.get(&lane_key).is_some_and(|l| l.running == 0) {
+            if self.lanes.get(&lane_key).is_some_and(Lane::is_idle) {
                 self.lanes.remove(&lane_key);
             }
         }

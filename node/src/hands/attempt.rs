@@ -1,7 +1,9 @@
 //! One attempt at one action: a webhook is sent, a log line is written. The result goes back as an input; what it
 //! means is decided there.
 
+use super::breaker::Seen;
 use super::endpoints::{Endpoints, Sender};
+use super::gate::Place;
 use crate::actors::{CustomerKey, ExecutionKey};
 use crate::clock;
 use base64::Engine;
@@ -21,15 +23,19 @@ pub struct Attempt {
     pub key: ExecutionKey,
     /// The action's number.
     pub number: u64,
+    /// The number that its idempotency key bears.
+    pub id: u64,
     /// Which attempt, from 1.
     pub attempt: u32,
+    /// Which attempt since it was owed, or retried by hand, from 1: what limits and back-off count.
+    pub in_row: u32,
     /// The action.
     pub action: Action,
 }
 
 impl Attempt {
-    /// The idempotency key: the same for every automatic attempt. The number names the event, and an event owes one
-    /// action; the place in its list follows for people.
+    /// The idempotency key: the same for every automatic attempt. The number names the event that owed it, or the retry
+    /// by hand that asked for a new key, and an event owes one action; the place in its list follows for people.
     pub fn idempotency_key(&self) -> String {
         let id = ExecutionId::new(
             &self.customer.workspace,
@@ -39,12 +45,12 @@ impl Attempt {
             self.key.run,
         );
         let place = self.action.place.rsplit_once('/').map_or("0", |(_, n)| n);
-        format!("{id}.{}.{place}", self.number)
+        format!("{id}.{}.{place}", self.id)
     }
 }
 
-/// Makes it.
-pub async fn make(endpoints: &Endpoints, attempt: &Attempt) -> AttemptResult {
+/// Makes it. `place`: in the line before its endpoint; none where there is no such endpoint.
+pub async fn make(endpoints: &Endpoints, attempt: &Attempt, place: Option<Place>) -> AttemptResult {
     match attempt.action.kind.as_str() {
         "log" => {
             tracing::info!(
@@ -60,7 +66,7 @@ pub async fn make(endpoints: &Endpoints, attempt: &Attempt) -> AttemptResult {
                 detail: "logged".into(),
             }
         }
-        "webhook" => webhook(endpoints, attempt).await,
+        "webhook" => webhook(endpoints, attempt, place).await,
         _ => AttemptResult::Skipped {
             reason: "not connected".into(),
         },
@@ -71,30 +77,50 @@ pub async fn make(endpoints: &Endpoints, attempt: &Attempt) -> AttemptResult {
 struct Failed {
     error: String,
     final_: bool,
+    /// What it says of the endpoint.
+    seen: Seen,
 }
 
-fn again(error: impl Into<String>) -> Failed {
+/// Nothing was sent.
+fn unsent(error: impl Into<String>) -> Failed {
     Failed {
         error: error.into(),
         final_: false,
+        seen: Seen::Unsent,
     }
 }
 
-async fn webhook(endpoints: &Endpoints, attempt: &Attempt) -> AttemptResult {
+async fn webhook(endpoints: &Endpoints, attempt: &Attempt, place: Option<Place>) -> AttemptResult {
     let name = &attempt.action.to;
-    let Some(sender) = endpoints.sender(&attempt.customer.workspace, name) else {
+    let workspace = &attempt.customer.workspace;
+    let turn = match place {
+        Some(place) => endpoints.turn(place, workspace, name).await,
+        None => None,
+    };
+    let Some(turn) = turn else {
         let error =
             format!("endpoint `{name}` does not exist: `sojourn endpoint put {name}` makes it");
         return retry(attempt, error, 8, (1_000, 600_000));
     };
-    let backoff = (sender.backoff_first_ms(), sender.backoff_max_ms());
+    let endpoint = turn.endpoint().clone();
+    let sender = endpoints.sender(&endpoint);
     match send(&sender, attempt).await {
-        Ok(detail) => AttemptResult::Done { detail },
+        Ok(detail) => {
+            turn.ended(Seen::Done);
+            AttemptResult::Done { detail }
+        }
         Err(Failed {
             error,
-            final_: true,
-        }) => AttemptResult::Failed { error },
-        Err(Failed { error, .. }) => retry(attempt, error, sender.attempts(), backoff),
+            final_,
+            seen,
+        }) => {
+            turn.ended(seen);
+            if final_ {
+                return AttemptResult::Failed { error };
+            }
+            let backoff = (sender.backoff_first_ms(), sender.backoff_max_ms());
+            retry(attempt, error, sender.attempts(), backoff)
+        }
     }
 }
 
@@ -105,10 +131,10 @@ fn retry(
     attempts: u32,
     (first, max): (u64, u64),
 ) -> AttemptResult {
-    if attempt.attempt >= attempts {
+    if attempt.in_row >= attempts {
         return AttemptResult::Failed { error };
     }
-    let factor = 1u64.checked_shl(attempt.attempt - 1).unwrap_or(u64::MAX);
+    let factor = 1u64.checked_shl(attempt.in_row - 1).unwrap_or(u64::MAX);
     let ceiling = first.saturating_mul(factor).min(max).max(1);
     // the time chosen is recorded with the attempt: nobody has to draw it again
     #[allow(clippy::disallowed_methods)]
@@ -117,8 +143,7 @@ fn retry(
     AttemptResult::Retry { error, next }
 }
 
-async fn send(sender: &Sender, attempt: &Attempt) -> Result<String, Failed> {
-    let _turn = sender.turn().await;
+async fn send(sender: &Sender<'_>, attempt: &Attempt) -> Result<String, Failed> {
     let id = attempt.idempotency_key();
     let now = clock::wall();
     let mut request = sender
@@ -129,12 +154,21 @@ async fn send(sender: &Sender, attempt: &Attempt) -> Result<String, Failed> {
         .header("webhook-id", &id)
         .header("webhook-timestamp", seconds(now).to_string())
         .header("user-agent", concat!("sojourn/", env!("CARGO_PKG_VERSION")));
-    if let Some(secret) = sender.secret().map_err(again)? {
-        let signature = sign(&secret, &id, seconds(now), &attempt.action.body).map_err(again)?;
+    if let Some(secret) = sender.secret().map_err(unsent)? {
+        let signature = sign(&secret, &id, seconds(now), &attempt.action.body).map_err(unsent)?;
         request = request.header("webhook-signature", signature);
     }
     let sent = request.body(attempt.action.body.clone()).send().await;
-    let response = sent.map_err(|e| again(chain(&e)))?;
+    let response = sent.map_err(|e| {
+        let error = chain(&e);
+        Failed {
+            final_: false,
+            seen: Seen::Failing {
+                error: error.clone(),
+            },
+            error,
+        }
+    })?;
     let status = response.status();
     if status.is_success() {
         return Ok(status.as_u16().to_string());
@@ -142,10 +176,24 @@ async fn send(sender: &Sender, attempt: &Attempt) -> Result<String, Failed> {
     let text = answer_text(response).await;
     let error = format!("{} answered {status}{text}", sender.url());
     Err(Failed {
-        error,
         // 410: whoever listened there asks for no more (Standard Webhooks)
         final_: status == http::StatusCode::GONE,
+        seen: seen(status, &error),
+        error,
     })
+}
+
+/// What an answer other than success says of the endpoint: that it cannot now, or that it lives and does not want this.
+fn seen(status: http::StatusCode, error: &str) -> Seen {
+    use http::StatusCode as S;
+    let busy = matches!(status, S::REQUEST_TIMEOUT | S::TOO_MANY_REQUESTS);
+    if status.is_server_error() || busy {
+        Seen::Failing {
+            error: error.to_owned(),
+        }
+    } else {
+        Seen::Declined
+    }
 }
 
 /// The beginning of the answer's text, for people.

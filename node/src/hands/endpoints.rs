@@ -1,30 +1,26 @@
 //! Where webhooks go: the endpoints of the catalog, with what sending to them needs.
 
+use super::gate::{Gate, Place, Turn, or};
 use crate::catalog::Catalog;
+use crate::clock;
 use parking_lot::Mutex;
 use sojourn_proto::v1;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All endpoints of this node.
 pub struct Endpoints {
     catalog: Arc<Catalog>,
     client: reqwest::Client,
-    /// How many may be sent at once, by (workspace, name, concurrency).
-    turns: Mutex<HashMap<(String, String, u32), Arc<Semaphore>>>,
+    /// The lines before them, by (workspace, name).
+    gates: Mutex<BTreeMap<(String, String), Arc<Gate>>>,
 }
 
 /// Sends to one endpoint.
-pub struct Sender {
-    endpoint: v1::Endpoint,
-    client: reqwest::Client,
-    turns: Arc<Semaphore>,
-}
-
-fn or(value: u32, default: u32) -> u32 {
-    if value == 0 { default } else { value }
+pub struct Sender<'a> {
+    endpoint: &'a v1::Endpoint,
+    client: &'a reqwest::Client,
 }
 
 impl Endpoints {
@@ -41,39 +37,80 @@ impl Endpoints {
         Ok(Arc::new(Endpoints {
             catalog,
             client,
-            turns: Mutex::default(),
+            gates: Mutex::default(),
         }))
     }
 
-    /// What sends to an endpoint, if there is such a one now.
-    pub fn sender(&self, workspace: &str, name: &str) -> Option<Sender> {
+    fn endpoint(&self, workspace: &str, name: &str) -> Option<v1::Endpoint> {
         let view = self.catalog.newest();
-        let endpoint = view.workspace(workspace)?.endpoints.get(name)?.clone();
-        let concurrency = or(endpoint.concurrency, 16);
-        let key = (workspace.to_owned(), name.to_owned(), concurrency);
-        let turns = self
-            .turns
-            .lock()
-            .entry(key)
-            .or_insert_with(|| Arc::new(Semaphore::new(concurrency as usize)))
-            .clone();
-        Some(Sender {
+        view.workspace(workspace)?.endpoints.get(name).cloned()
+    }
+
+    /// The line before an endpoint, if there is such a one now.
+    pub fn gate(&self, workspace: &str, name: &str) -> Option<Arc<Gate>> {
+        let view = self.catalog.newest();
+        view.workspace(workspace)?.endpoints.get(name)?;
+        let key = (workspace.to_owned(), name.to_owned());
+        Some(self.gates.lock().entry(key).or_default().clone())
+    }
+
+    /// Waits for the turn of a place in the line before an endpoint; `None`: there is no such endpoint any more.
+    pub async fn turn(&self, place: Place, workspace: &str, name: &str) -> Option<Turn> {
+        let changes = self.catalog.watch();
+        let read = || self.endpoint(workspace, name);
+        let changed = || {
+            let mut changes = changes.clone();
+            // what is there already is read after this
+            changes.mark_unchanged();
+            // it fails when the node stops, which ends the attempt too
+            async move { drop(changes.changed().await) }
+        };
+        place.turn(read, changed).await
+    }
+
+    /// What sends to an endpoint.
+    pub fn sender<'a>(&'a self, endpoint: &'a v1::Endpoint) -> Sender<'a> {
+        Sender {
             endpoint,
-            client: self.client.clone(),
-            turns,
-        })
+            client: &self.client,
+        }
+    }
+
+    /// How the endpoints of a workspace stand on this node, in the order of their names.
+    pub fn states(&self, workspace: &str) -> Vec<v1::EndpointState> {
+        let view = self.catalog.newest();
+        let Some(space) = view.workspace(workspace) else {
+            return Vec::new();
+        };
+        let gates = self.gates.lock();
+        let now = clock::wall();
+        let state = |name: &String| {
+            let gate = gates.get(&(workspace.to_owned(), name.clone()));
+            gate.map_or_else(|| Gate::default().state(name, now), |g| g.state(name, now))
+        };
+        space.endpoints.keys().map(state).collect()
+    }
+
+    /// How all endpoints that were ever sent to stand, by workspace; those that are gone are forgotten.
+    pub fn all_states(&self) -> Vec<(String, v1::EndpointState)> {
+        let view = self.catalog.newest();
+        let mut gates = self.gates.lock();
+        gates.retain(|(workspace, name), gate| {
+            let space = view.workspace(workspace);
+            space.is_some_and(|w| w.endpoints.contains_key(name)) || !gate.is_idle()
+        });
+        let now = clock::wall();
+        gates
+            .iter()
+            .map(|((workspace, name), gate)| (workspace.clone(), gate.state(name, now)))
+            .collect()
     }
 }
 
-impl Sender {
-    /// Waits for a place among those sent at once; `None` never happens while the node runs.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        self.turns.clone().acquire_owned().await.ok()
-    }
-
+impl Sender<'_> {
     /// The HTTP client.
     pub fn client(&self) -> &reqwest::Client {
-        &self.client
+        self.client
     }
 
     /// Where to.
@@ -106,7 +143,7 @@ impl Sender {
     /// # Errors
     /// When it is named and cannot be read.
     pub fn secret(&self) -> Result<Option<String>, String> {
-        let e = &self.endpoint;
+        let e = self.endpoint;
         if !e.secret_env.is_empty() {
             return std::env::var(&e.secret_env).map(Some).map_err(|_| {
                 format!(

@@ -3,4 +3,6 @@
 
 pub mod agenda;
 pub mod attempt;
+pub mod breaker;
 pub mod endpoints;
+pub mod gate;

@@ -1,4 +1,4 @@
-//! Commands by hand: override, hold, resume, stop.
+//! Commands by hand: override, hold, resume, stop, and retry or skip of a failed action.
 
 use super::errors::{self, status_of};
 use super::executions::{ExecutionsService, target};

@@ -377,6 +377,30 @@ impl v1::executions_server::Executions for ExecutionsService {
         self.command(command, what, within).await
     }
 
+    async fn retry_action(
+        &self,
+        request: Request<v1::RetryActionRequest>,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let within = deadline(request.metadata());
+        let v1::RetryActionRequest {
+            command,
+            action,
+            new_key,
+        } = request.into_inner();
+        let what = sojourn_journey::decide::ByHand::RetryAction { action, new_key };
+        self.command(command, what, within).await
+    }
+
+    async fn skip_action(
+        &self,
+        request: Request<v1::SkipActionRequest>,
+    ) -> Result<Response<v1::CommandResponse>, Status> {
+        let within = deadline(request.metadata());
+        let v1::SkipActionRequest { command, action } = request.into_inner();
+        let what = sojourn_journey::decide::ByHand::SkipAction { action };
+        self.command(command, what, within).await
+    }
+
     async fn get_receipt(
         &self,
         request: Request<v1::GetReceiptRequest>,

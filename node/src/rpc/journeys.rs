@@ -399,6 +399,7 @@ impl v1::journeys_server::Journeys for JourneysService {
             .map(|w| w.endpoints.values().cloned().collect());
         Ok(Response::new(v1::ListEndpointsResponse {
             endpoints: endpoints.unwrap_or_default(),
+            states: self.core.endpoints.states(space),
         }))
     }
 
@@ -445,6 +446,17 @@ fn problems_status(problems: &[Problem]) -> Status {
     errors::invalid(&violations)
 }
 
+/// The lowest rate of an endpoint, attempts a second: one in 1,000 s.
+const RATE_LEAST: f64 = 0.001;
+/// The highest.
+const RATE_MOST: f64 = 100_000.0;
+/// The most attempts to one endpoint at once.
+const CONCURRENCY_MOST: u32 = 10_000;
+/// The most failures in a row that a breaker waits for.
+const BREAKER_FAILURES_MOST: u32 = 1_000_000;
+/// The longest pause of a breaker: an hour.
+const BREAKER_PAUSE_MS_MOST: u32 = 3_600_000;
+
 fn checked_endpoint(endpoint: Option<v1::Endpoint>) -> Result<v1::Endpoint, Status> {
     let Some(endpoint) = endpoint else {
         return Err(errors::invalid_field("endpoint", "it is missing"));
@@ -479,6 +491,33 @@ fn checked_endpoint(endpoint: Option<v1::Endpoint>) -> Result<v1::Endpoint, Stat
         return Err(errors::invalid_field(
             "endpoint.attempts",
             "expected at most 100",
+        ));
+    }
+    let rate = endpoint.rate;
+    if rate != 0.0 && !(RATE_LEAST..=RATE_MOST).contains(&rate) {
+        return Err(errors::invalid_field(
+            "endpoint.rate",
+            format!(
+                "it is {rate} a second: expected {RATE_LEAST} to {RATE_MOST}, or 0 for no limit"
+            ),
+        ));
+    }
+    if endpoint.concurrency > CONCURRENCY_MOST {
+        return Err(errors::invalid_field(
+            "endpoint.concurrency",
+            format!("expected at most {CONCURRENCY_MOST}"),
+        ));
+    }
+    if endpoint.breaker_failures > BREAKER_FAILURES_MOST {
+        return Err(errors::invalid_field(
+            "endpoint.breaker_failures",
+            format!("expected at most {BREAKER_FAILURES_MOST}"),
+        ));
+    }
+    if endpoint.breaker_pause_ms > BREAKER_PAUSE_MS_MOST {
+        return Err(errors::invalid_field(
+            "endpoint.breaker_pause_ms",
+            format!("expected at most {BREAKER_PAUSE_MS_MOST}"),
         ));
     }
     Ok(endpoint)

@@ -126,12 +126,28 @@ pub(super) fn one(e: &v1::Execution) -> String {
             owed.number, owed.attempts
         ));
     }
+    lines.extend(e.failed.iter().map(|f| format!("failed     {}", failed(f))));
     lines.push(format!("events     {}", show::count(e.events)));
     lines.join("\n")
 }
 
+/// A failed action in a line.
+fn failed(f: &v1::FailedInfo) -> String {
+    let action = f.action.as_ref();
+    let (kind, to) = action.map_or(("", ""), |a| (a.kind.as_str(), a.to.as_str()));
+    format!(
+        "action {} {kind} {to}, {} attempts, {}: {}",
+        f.number,
+        f.attempts,
+        show::time(Some(f.at)),
+        f.error
+    )
+}
+
 pub(super) fn why_text(why: &v1::WhyResponse) -> String {
     let mut lines = vec![why.summary.clone()];
+    let failed_actions = why.execution.iter().flat_map(|e| &e.failed);
+    lines.extend(failed_actions.map(|f| format!("  failed: {}", failed(f))));
     for (title, ways) in [
         ("ways out", &why.ways),
         ("exits", &why.exits),
@@ -224,6 +240,37 @@ mod tests {
         let json = json::why(&stage_live());
         assert_eq!(json["ways"][0]["conditions"][1]["state"], "unknown");
         assert_eq!(json["deadlines"][0]["opens_at"], "2011-09-30T22:38:44.546Z");
+    }
+
+    #[test]
+    fn a_failed_action_is_shown_with_its_number_and_its_last_error() {
+        let execution = v1::Execution {
+            id: "a-b-1".into(),
+            failed: vec![v1::FailedInfo {
+                number: 4,
+                action: Some(v1::Action {
+                    kind: "webhook".into(),
+                    to: "scoring".into(),
+                    ..Default::default()
+                }),
+                attempts: 8,
+                error: "503 Service Unavailable".into(),
+                at: 1_317_422_324_546_000,
+            }],
+            ..Default::default()
+        };
+        let line = "action 4 webhook scoring, 8 attempts, 2011-09-30T22:38:44.546Z: 503 Service Unavailable";
+        let shown = one(&execution);
+        assert!(shown.contains(&format!("failed     {line}\n")), "{shown}");
+        let json = json::execution(&execution);
+        assert_eq!(json["failed"][0]["number"], 4);
+        assert_eq!(json["failed"][0]["error"], "503 Service Unavailable");
+        let why = v1::WhyResponse {
+            summary: "in `one`".into(),
+            execution: Some(execution),
+            ..Default::default()
+        };
+        assert_eq!(why_text(&why), format!("in `one`\n  failed: {line}"));
     }
 
     #[test]

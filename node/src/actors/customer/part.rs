@@ -157,6 +157,7 @@ fn incident(
         what: What::Incident {
             place: format!("stage/{}", execution.visit.stage),
             message: message.into(),
+            action: None,
         },
     };
     sojourn_journey::evolve::evolve(Arc::make_mut(&mut execution), &event);
