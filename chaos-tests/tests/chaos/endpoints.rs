@@ -68,7 +68,10 @@ async fn what_waits_for_the_rate_keeps_its_order_and_outlives_a_kill() -> Result
         concurrency: 1,
         ..Endpoint::default()
     };
-    let setup = Setup::default().env("SOJOURN_CLUSTER__SHARDS", "1");
+    let setup = Setup {
+        shards: 1,
+        ..Setup::default()
+    };
     let (mut server, hook, client) = begun(setup, one_at_a_time).await?;
     let names: Vec<String> = (0..80).map(|n| format!("c{n}")).collect();
     for name in &names {
@@ -100,6 +103,47 @@ async fn what_waits_for_the_rate_keeps_its_order_and_outlives_a_kill() -> Result
     for name in [&names[0], &names[49], &names[79]] {
         commit_then_act(&client, &customer(name), "ping", &got).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_can_be_lined_up_waits_in_order_all_the_same() -> Result<()> {
+    // the first is sent, and nobody else within the hour
+    let shut = Endpoint {
+        rate: 0.001,
+        concurrency: 1,
+        ..Endpoint::default()
+    };
+    let setup = Setup {
+        shards: 1,
+        ..Setup::default()
+    };
+    let (_server, hook, client) = begun(setup, shut).await?;
+    let names: Vec<String> = (0..1_300).map(|n| format!("c{n}")).collect();
+    for name in &names {
+        send(&client, signal("p.start", &customer(name), "1")).await?;
+    }
+    until("all others wait", Duration::from_secs(20), async || {
+        let state = state(&client).await?;
+        let all = names.len() as u64 - 1;
+        Ok((state.done == 1 && state.running == 0 && state.waiting == all).then_some(()))
+    })
+    .await?;
+    ensure!(hook.got().len() == 1, "{:?}", hook.got());
+    let open = Endpoint {
+        name: "hook".into(),
+        url: hook.url().into(),
+        concurrency: 1,
+        ..Endpoint::default()
+    };
+    client.put_endpoint(open, "story").await?;
+    let got = arrived(&hook, names.len()).await?;
+    let order: Vec<&str> = got.iter().filter_map(|g| g.body["who"].as_str()).collect();
+    let first = order.iter().zip(&names).position(|(a, b)| a != b);
+    let around = first.map(|n| order.iter().skip(n.saturating_sub(3)).take(12));
+    let around: Vec<_> = around.into_iter().flatten().collect();
+    ensure!(first.is_none(), "out of order at {first:?}: {around:?}");
+    ensure!(order.len() == names.len(), "each once: {}", order.len());
     Ok(())
 }
 

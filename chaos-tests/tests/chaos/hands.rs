@@ -95,7 +95,11 @@ async fn an_endpoint_that_hangs_holds_up_no_timer_and_no_other_endpoint() -> Res
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", silent.local_addr()?);
     let hook = Hook::listen(b"none").await?;
-    let server = Server::start(Setup::default().env("SOJOURN_CLUSTER__SHARDS", "1")).await?;
+    let setup = Setup {
+        shards: 1,
+        ..Setup::default()
+    };
+    let server = Server::start(setup).await?;
     let client = server.client()?;
     endpoint(&client, "silent", &url, 300).await?;
     endpoint(&client, "alive", hook.url(), 300).await?;

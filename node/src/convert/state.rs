@@ -345,3 +345,104 @@ pub fn stays(e: &Execution) -> bool {
     let moves = matches!(e.status, Status::Active | Status::Held);
     moves || !e.owed.is_empty() || !e.failed.is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use sojourn_journey::event::{Action, ActionOutcome, By, Event, What};
+    use sojourn_journey::evolve::evolve;
+
+    #[test]
+    fn what_is_owed_again_and_what_failed_is_read_as_it_was_written() {
+        let customer = Identifier::new("id", "ann").expect("an identifier");
+        let by = || By {
+            actor: "ann".into(),
+            reason: "mended".into(),
+        };
+        let action = |n: u8| {
+            What::Action(Action {
+                place: format!("stage/one/enter/{n}"),
+                kind: "webhook".into(),
+                to: "hook".into(),
+                body: vec![b'{', b'}'],
+                awaited: Some("score".into()),
+            })
+        };
+        let failed = |action: u64| What::Settled {
+            action,
+            attempt: 8,
+            outcome: ActionOutcome::Failed {
+                error: "503".into(),
+            },
+        };
+        let retried = |action: u64, new_key: bool| What::Retried {
+            action,
+            new_key,
+            by: by(),
+        };
+        let started = What::Started {
+            journey: "j".into(),
+            version: 1,
+            customer: customer.clone(),
+            instance: None,
+            run: 1,
+            stage: "one".into(),
+        };
+        let incident = What::Incident {
+            place: "stage/one/enter/0".into(),
+            message: "action failed at attempt 8: 503".into(),
+            action: Some(1),
+        };
+        // 1 is owed under a new key, 2 under its own, 3 has failed again under a new one, 4 failed
+        let happened = [
+            started,
+            action(0),
+            action(1),
+            action(2),
+            action(3),
+            failed(1),
+            failed(2),
+            failed(3),
+            failed(4),
+            retried(1, true),
+            retried(2, false),
+            retried(3, true),
+            failed(3),
+            incident,
+        ];
+        let events: Vec<Event> = (0..)
+            .zip(happened)
+            .map(|(number, what)| Event {
+                number,
+                at: Time(100 + number as i64),
+                occurred: Time(100),
+                what,
+            })
+            .collect();
+        let mut state = Execution::begin(&events[0]).expect("a start");
+        for event in &events[1..] {
+            let stored = crate::convert::event::event_to_stored(event).encode_to_vec();
+            let read = sojourn_proto::v1::Event::decode(stored.as_slice()).expect("an event");
+            let read = crate::convert::event::event_from_stored(
+                read,
+                event.number,
+                event.at,
+                event.occurred,
+            );
+            assert_eq!(read.as_ref().ok(), Some(event));
+            evolve(&mut state, event);
+        }
+        let keys: Vec<(u64, u64, u32)> = state
+            .owed
+            .iter()
+            .map(|o| (o.number, o.key, o.before))
+            .collect();
+        assert_eq!(keys, [(1, 9, 8), (2, 2, 8)]);
+        let keys: Vec<(u64, u64)> = state.failed.iter().map(|f| (f.number, f.key)).collect();
+        assert_eq!(keys, [(4, 4), (3, 11)]);
+        let bytes = execution_to(&state).encode_to_vec();
+        let read = stored::Execution::decode(bytes.as_slice()).expect("an execution");
+        assert_eq!(execution_from(read, &customer).ok(), Some(state));
+    }
+}

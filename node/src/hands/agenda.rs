@@ -3,8 +3,10 @@
 //! Holds nothing that the states could not give again: a new owner makes it from ten bytes of each bucket.
 
 use super::attempt::{self, Attempt};
+use super::due::Due;
 use super::endpoints::Endpoints;
-use super::gate::{Behind, Gate};
+use super::gate::Gate;
+use super::lanes::{Entered, Lanes, lane_of};
 use crate::actors::live::Live;
 use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey, Reply};
 use crate::clock;
@@ -17,7 +19,7 @@ use sojourn_journey::event::Action;
 use sojourn_journey::execution::{Execution, Owed, Status};
 use sojourn_journey::plan::{Catalog, JourneyState};
 use sojourn_journey::time::{Span, Time};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,11 +29,6 @@ use tokio::task::JoinSet;
 
 /// Inputs of the agenda under way at once: after a long downtime timers fire late, and not all together.
 const PACE: usize = 256;
-/// Attempts under way at once in one shard to one endpoint (or of one kind): one that hangs holds up nobody else.
-const LANE: usize = 16;
-/// Attempts that wait in one shard for their endpoint, with what they will send; beyond, customers wait, eight bytes
-/// each, in the order in which they came.
-const LANE_WAITING: usize = 1_024;
 /// Entries of things left alone before the old ones are thrown out.
 const LEFT_ALONE: usize = 4_096;
 /// Buckets looked at under one lock when the agenda is made.
@@ -53,46 +50,12 @@ struct Sent {
     once: bool,
 }
 
-/// The attempts to one endpoint, or of one kind: in the order in which they were due.
-#[derive(Default)]
-struct Lane {
-    running: usize,
-    waiting: VecDeque<(Attempt, Option<Behind>)>,
-    /// Hashes of customers who owe attempts that found no room; looked at again when there is some.
-    parked: VecDeque<(u64, Option<Behind>)>,
-    is_parked: HashSet<u64>,
-}
-
-impl Lane {
-    fn has_room(&self) -> bool {
-        self.running < LANE || self.waiting.len() < LANE_WAITING
-    }
-
-    fn park(&mut self, hash: u64, behind: impl FnOnce() -> Option<Behind>) {
-        if self.is_parked.insert(hash) {
-            self.parked.push_back((hash, behind()));
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.running == 0 && self.waiting.is_empty() && self.parked.is_empty()
-    }
-}
-
-/// The workspace, and the kind with the endpoint.
-type LaneKey = (Arc<str>, String);
-
 /// A journey that was held and lets its executions move again.
 pub struct Reopened {
     /// The workspace.
     pub workspace: String,
     /// The journey.
     pub journey: String,
-}
-
-fn lane_of(who: &CustomerKey, action: &Action) -> LaneKey {
-    let endpoint = format!("{} {}", action.kind, action.to);
-    (who.workspace.clone(), endpoint)
 }
 
 fn key_of(execution: &Execution) -> ExecutionKey {
@@ -107,18 +70,13 @@ struct Agenda {
     duties: Arc<Duties>,
     live: Arc<Live>,
     endpoints: Arc<Endpoints>,
-    due: BTreeSet<(Time, u64)>,
-    due_of: HashMap<u64, Time>,
+    due: Due,
     sent: HashMap<u64, Sent>,
     busy: HashSet<(CustomerKey, ExecutionKey)>,
     left_alone: HashMap<(CustomerKey, ExecutionKey), Time>,
     attempting: HashSet<(CustomerKey, ExecutionKey, u64)>,
     attempts: JoinSet<(Attempt, AttemptResult)>,
-    lanes: HashMap<LaneKey, Lane>,
-    /// Lanes in which customers are parked.
-    parking: HashSet<LaneKey>,
-    /// The lane that is being filled again: who was parked there goes before everybody else.
-    filling: Option<LaneKey>,
+    lanes: Lanes,
     answers: mpsc::UnboundedSender<(u64, Answer)>,
     counter: u64,
     /// Executions of journeys that were let go again: each is given one release, for what it decided while held may
@@ -139,16 +97,13 @@ pub async fn run(
         duties,
         live,
         endpoints,
-        due: BTreeSet::new(),
-        due_of: HashMap::new(),
+        due: Due::default(),
         sent: HashMap::new(),
         busy: HashSet::new(),
         left_alone: HashMap::new(),
         attempting: HashSet::new(),
         attempts: JoinSet::new(),
-        lanes: HashMap::new(),
-        parking: HashSet::new(),
-        filling: None,
+        lanes: Lanes::default(),
         answers,
         counter: 0,
         releases: VecDeque::new(),
@@ -238,13 +193,7 @@ impl Agenda {
     }
 
     fn note(&mut self, hash: u64, due: Option<Time>) {
-        if let Some(old) = self.due_of.remove(&hash) {
-            self.due.remove(&(old, hash));
-        }
-        if let Some(due) = due {
-            self.due_of.insert(hash, due);
-            self.due.insert((due, hash));
-        }
+        self.due.note(hash, due);
     }
 
     /// Looks up anew when something of a bucket is due.
@@ -256,7 +205,7 @@ impl Agenda {
         self.note(hash, due);
     }
 
-    fn until_next(&self) -> Duration {
+    fn until_next(&mut self) -> Duration {
         let Some((due, _)) = self.due.first() else {
             return SLEEP_MAX;
         };
@@ -289,7 +238,7 @@ impl Agenda {
             }
         }
         while self.sent.len() < PACE {
-            let Some((due, hash)) = self.due.first().copied() else {
+            let Some((due, hash)) = self.due.first() else {
                 return;
             };
             if due > now {
@@ -303,36 +252,13 @@ impl Agenda {
 
     /// Looks again at customers who found no room in a lane that has some now.
     fn fill(&mut self, now: Time) {
-        if self.parking.is_empty() {
-            return;
-        }
-        for key in self.parking.clone() {
-            self.filling = Some(key.clone());
-            while let Some(hash) = self.unpark(&key) {
+        for key in self.lanes.crowded() {
+            while let Some(hash) = self.lanes.next(&key) {
                 self.note(hash, None);
                 let next = self.examine(hash, now);
                 self.note(hash, next);
             }
-            self.filling = None;
-            if self.lanes.get(&key).is_some_and(Lane::is_idle) {
-                self.lanes.remove(&key);
-            }
         }
-    }
-
-    /// The customer who has waited longest for a lane, when there is room in it.
-    fn unpark(&mut self, key: &LaneKey) -> Option<u64> {
-        let lane = self.lanes.get_mut(key).filter(|l| l.has_room())?;
-        let hash = lane.parked.pop_front().map(|(hash, _)| hash);
-        match hash {
-            Some(hash) => {
-                lane.is_parked.remove(&hash);
-            }
-            None => {
-                self.parking.remove(key);
-            }
-        }
-        hash
     }
 
     /// Starts what is due in a bucket; answers when to look again (what is under way is looked at when it ends).
@@ -524,16 +450,15 @@ impl Agenda {
 
     /// Begins an attempt, or lines it up: behind those who wait already.
     fn attempt(&mut self, who: &CustomerKey, key: &ExecutionKey, owed: &Owed) {
-        let lane_key = lane_of(who, &owed.action);
-        let filling = self.filling.as_ref() == Some(&lane_key);
+        let lane = lane_of(who, &owed.action);
         let gate = self.gate(who, &owed.action);
         let behind = || gate.as_ref().map(Gate::behind);
-        let lane = self.lanes.entry(lane_key.clone()).or_default();
-        if !lane.has_room() || !(filling || lane.parked.is_empty()) {
-            lane.park(who.hash, behind);
-            self.parking.insert(lane_key);
+        let entered = self.lanes.enter(&lane, who.hash, behind);
+        if entered == Entered::Parked {
             return;
         }
+        self.attempting
+            .insert((who.clone(), key.clone(), owed.number));
         let attempt = Attempt {
             customer: who.clone(),
             key: key.clone(),
@@ -543,12 +468,9 @@ impl Agenda {
             in_row: owed.attempts.saturating_sub(owed.before).saturating_add(1),
             action: owed.action.clone(),
         };
-        self.attempting
-            .insert((who.clone(), key.clone(), owed.number));
-        if lane.running >= LANE {
-            lane.waiting.push_back((attempt, behind()));
+        if entered == Entered::Waits {
+            self.lanes.wait(&lane, attempt, behind());
         } else {
-            lane.running += 1;
             self.spawn(attempt);
         }
     }
@@ -577,15 +499,9 @@ impl Agenda {
     }
 
     fn attempted(&mut self, attempt: Attempt, result: AttemptResult) {
-        let lane_key = lane_of(&attempt.customer, &attempt.action);
-        if let Some(lane) = self.lanes.get_mut(&lane_key) {
-            match lane.waiting.pop_front() {
-                Some((next, _)) => self.spawn(next),
-                None => lane.running -= 1,
-            }
-            if self.lanes.get(&lane_key).is_some_and(Lane::is_idle) {
-                self.lanes.remove(&lane_key);
-            }
+        let lane = lane_of(&attempt.customer, &attempt.action);
+        if let Some(next) = self.lanes.ended(&lane) {
+            self.spawn(next);
         }
         let ours = (attempt.customer, attempt.key);
         let Some(next) = self.next_of(&ours) else {

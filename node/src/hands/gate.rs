@@ -59,9 +59,7 @@ impl Inner {
 
     fn know(&mut self, endpoint: &v1::Endpoint) {
         if self.known.as_ref() != Some(endpoint) {
-            if self.known.is_some() && self.breaker.state() != State::HalfOpen {
-                self.breaker = Breaker::default();
-            }
+            self.breaker = Breaker::default();
             self.known = Some(endpoint.clone());
         }
     }
@@ -251,9 +249,8 @@ impl Drop for Turn {
         let limit = or(self.endpoint.breaker_failures, defaults::BREAKER_FAILURES);
         let pause = or(self.endpoint.breaker_pause_ms, defaults::BREAKER_PAUSE_MS);
         let pause = Duration::from_millis(pause.into());
-        // what is learnt of an endpoint that has been changed since is not held against the new one
-        let same = inner.known.as_ref() == Some(&self.endpoint);
-        if same || self.trial {
+        // what is learnt of an endpoint that has been changed since says nothing of the new one
+        if inner.known.as_ref() == Some(&self.endpoint) {
             inner
                 .breaker
                 .ended(self.trial, seen, limit, pause, Instant::now());
@@ -284,9 +281,10 @@ mod tests {
         }
     }
 
-    /// Waits for the turn of a place; gives its number in the order of turns.
-    async fn turn(place: Place, endpoint: &v1::Endpoint) -> Option<Turn> {
-        place.turn(|| Some(endpoint.clone()), pending::<()>).await
+    /// Waits for the turn of a place.
+    fn turn(place: Place, endpoint: &v1::Endpoint) -> impl Future<Output = Option<Turn>> + use<> {
+        let endpoint = endpoint.clone();
+        async move { place.turn(|| Some(endpoint.clone()), pending::<()>).await }
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,8 +365,9 @@ mod tests {
     async fn one_that_leaves_the_line_lets_the_next_go() {
         let gate: Arc<Gate> = Arc::default();
         let running = turn(gate.line_up(), &endpoint(1)).await.expect("a turn");
-        let gone = Box::pin(turn(gate.line_up(), &endpoint(1)));
+        let mut gone = Box::pin(turn(gate.line_up(), &endpoint(1)));
         let mut next = Box::pin(turn(gate.line_up(), &endpoint(1)));
+        assert!(futures::poll!(&mut gone).is_pending());
         assert!(futures::poll!(&mut next).is_pending());
         running.ended(Seen::Done);
         drop(gone);
@@ -384,6 +383,7 @@ mod tests {
             let turn = turn(gate.line_up(), &old).await.expect("a turn");
             turn.ended(failing());
         }
+        let trial = turn(gate.line_up(), &old).await.expect("the trial");
         let (tx, rx) = tokio::sync::watch::channel(Some(old));
         let start = Instant::now();
         let waiting = gate.line_up().turn(
@@ -405,6 +405,7 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::ZERO);
         // what ends late says nothing of the new one
         under_way.ended(failing());
+        trial.ended(failing());
         assert_eq!(gate.state("hook", Default::default()).failures, 0);
         // and one that is deleted lets nobody wait
         tx.send_replace(None);

@@ -4,5 +4,7 @@
 pub mod agenda;
 pub mod attempt;
 pub mod breaker;
+mod due;
 pub mod endpoints;
 pub mod gate;
+pub mod lanes;

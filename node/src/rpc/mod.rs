@@ -1,6 +1,7 @@
 //! The gRPC doors: thin. Check, convert, ask the core, convert, answer.
 
 pub mod commands;
+mod endpoints;
 pub mod errors;
 pub mod executions;
 pub mod journeys;
