@@ -75,6 +75,16 @@ struct Reads {
     under_way: bool,
 }
 
+impl Reads {
+    fn add(&mut self, reader: ReadAnswer) {
+        if self.waiting.len() == self.waiting.capacity() {
+            // Before more room is made: a confirmation may take longer than its readers wait.
+            self.waiting.retain(|reader| !reader.is_closed());
+        }
+        self.waiting.push(reader);
+    }
+}
+
 pub(crate) enum Request {
     /// Make a checkpoint if one is due.
     Due(GroupId),
@@ -225,11 +235,7 @@ impl Group {
         let (tx, rx) = oneshot::channel();
         let begin = {
             let mut reads = self.inner.reads.lock();
-            if reads.waiting.len() == reads.waiting.capacity() {
-                // Before more room is made: a confirmation may take longer than its readers wait.
-                reads.waiting.retain(|reader| !reader.is_closed());
-            }
-            reads.waiting.push(tx);
+            reads.add(tx);
             !std::mem::replace(&mut reads.under_way, true)
         };
         if begin {
@@ -397,18 +403,11 @@ impl GroupInner {
         let id = confirmed.ok_or_else(|| unknown("the group has no entry yet".to_owned()))?;
         // openraft's own note of what is applied may run ahead of what readers are told; wait for the latter.
         let mut applied = self.replica.applied().subscribe();
-        let mut role = self.role.subscribe();
-        tokio::select! {
-            biased;
-            seen = applied.wait_for(|at| at.is_some_and(|at| at.index >= id.index)) => {
-                seen.map(|at| at.unwrap_or_else(|| id.into()))
-                    .map_err(|e| unknown(e.to_string()))
-            }
-            // Nothing is applied any more then, and whoever waits would hold on to the files.
-            _ = role.wait_for(|role| matches!(role, Role::Closed { .. })) => {
-                Err(unknown("the group has closed".to_owned()))
-            }
-        }
+        let seen = applied
+            .wait_for(|at| at.is_some_and(|at| at.index >= id.index))
+            .await;
+        seen.map(|at| at.unwrap_or_else(|| id.into()))
+            .map_err(|e| unknown(e.to_string()))
     }
 }
 
@@ -542,5 +541,25 @@ fn closed_reason(inner: &GroupInner) -> String {
     match &inner.raft.metrics().borrow().running_state {
         Err(error) => error.to_string(),
         Ok(()) => "its task has ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_that_have_gone_take_no_room() {
+        let mut reads = Reads::default();
+        let staying: Vec<_> = (0..10_000)
+            .filter_map(|n| {
+                let (tx, rx) = oneshot::channel();
+                reads.add(tx);
+                (n % 1000 == 0).then_some(rx)
+            })
+            .collect();
+        assert!(reads.waiting.len() < 100, "{} wait", reads.waiting.len());
+        let there = reads.waiting.iter().filter(|tx| !tx.is_closed()).count();
+        assert_eq!(there, staying.len());
     }
 }

@@ -4,9 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use sojourn_cluster::{
-    EntryKind, Group, GroupId, Host, HostConfig, LogFiles, ProposeError, Source,
-};
+use sojourn_cluster::{EntryKind, Group, GroupId, Host, HostConfig, LogFiles, Source};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -131,34 +129,6 @@ fn at_the_hard_bound_applying_waits_and_then_goes_on() {
         assert_eq!(all.await.expect("ends"), 400);
         assert_eq!(ledger.len(), 400);
         until("nothing is held back", || !group.figures().held_back).await;
-    });
-}
-
-#[test]
-fn a_read_that_waits_for_a_checkpoint_is_told_when_the_group_closes() {
-    let dir = tempfile::tempdir().expect("a folder");
-    killed(async {
-        let (_host, group, ledger) = own_shard(HostConfig {
-            checkpoint_log_bytes: 20_000,
-            ..config(dir.path())
-        })
-        .await;
-        *ledger.gate.0.lock() = true;
-        let many = tokio::spawn({
-            let group = group.clone();
-            async move { say_some(&group, 400).await }
-        });
-        until("applying is held back", || group.figures().held_back).await;
-        let mut read = std::pin::pin!(group.read_index(soon()));
-        assert!(futures::poll!(&mut read).is_pending());
-        group.close().await;
-        match read.await {
-            Err(ProposeError::Unknown { why }) => assert!(!why.contains("deadline"), "{why}"),
-            other => panic!("{other:?}"),
-        }
-        *ledger.gate.0.lock() = false;
-        ledger.gate.1.notify_all();
-        assert!(many.await.expect("ends") < 400, "it closed before the end");
     });
 }
 

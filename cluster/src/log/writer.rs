@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{Notify, oneshot, watch};
 
 /// One write gathers at most this many bytes of entries, or one change: raft-engine takes less than 2 GiB at once, and
-/// what waits behind a slow disk may be more.
+/// the largest entries of all groups together may be more.
 const GATHERED_BYTES: usize = 64 << 20;
 
 /// Whom to tell when a change is durable.
