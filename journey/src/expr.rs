@@ -30,6 +30,7 @@ mod eval;
 mod functions;
 mod lookup;
 mod lower;
+mod need;
 mod operators;
 mod split;
 mod tree;
@@ -220,6 +221,16 @@ impl Expression {
             .builtins
             .iter()
             .any(|path| path.0.first().is_some_and(|first| first == root))
+    }
+
+    /// Whether its value is unknown whatever else is known, when there is nothing under the built-in name.
+    pub(crate) fn never_known_without(&self, root: &str) -> bool {
+        need::never_known(&self.node, tree::Root::of(root))
+    }
+
+    /// Whether the condition can never hold when there is nothing under the built-in name.
+    pub(crate) fn never_holds_without(&self, root: &str) -> bool {
+        need::never_holds(&self.node, tree::Root::of(root))
     }
 
     /// Names that stand alone and are no built-in name: never known, for a fact has at least two segments.

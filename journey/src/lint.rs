@@ -1,11 +1,12 @@
 //! What is allowed and most likely wrong. Knows a compiled journey and where its parts stand in the text.
 //!
-//! Most of it are warnings: the author may know better. A loop that is certain never to wait is an error, for every
-//! execution that comes near it would end with an incident.
+//! Most of it are warnings: the author may know better. What is certain never to work is an error: a loop that never
+//! waits, a condition that can never hold, an action that can never be done.
 
 mod flow;
 mod names;
 mod order;
+mod signal;
 
 use crate::compiled::{Action, Body, Compiled};
 use crate::definition::{self, Problems};
@@ -24,6 +25,7 @@ pub(crate) fn lint(definition: &definition::Journey, compiled: &Compiled, proble
     flow::lint(definition, compiled, problems);
     order::lint(definition, compiled, problems);
     names::lint(definition, compiled, problems);
+    signal::lint(definition, compiled, problems);
     for (written, action) in actions(definition, compiled) {
         if !CONNECTED_ACTIONS.contains(&action.kind.as_str()) {
             problems.warning(

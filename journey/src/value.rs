@@ -42,6 +42,22 @@ impl Value {
         json::read(json)
     }
 
+    /// Its kind, as an error text names it: `a text`, `a whole number` …
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Int(_) => "a whole number",
+            Value::Double(_) => "a number",
+            Value::String(_) => "a text",
+            Value::Bytes(_) => "bytes",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+            Value::Timestamp(_) => "a time",
+            Value::Duration(_) => "a duration",
+        }
+    }
+
     /// Whether both are the same to an expression: numbers are compared as numbers, so 5 is the same as 5.0, also inside
     /// of lists and maps.
     pub fn same(&self, other: &Value) -> bool {

@@ -17,8 +17,8 @@ impl Builder<'_> {
             .map(|(i, rule)| {
                 let on = self.kinds(&rule.on.0);
                 let (where_, when) = (
-                    self.optional(rule.where_.as_ref()),
-                    self.optional(rule.when.as_ref()),
+                    self.test(rule.where_.as_ref()),
+                    self.test(rule.when.as_ref()),
                 );
                 Some(Entry {
                     place: format!("entry/{i}"),
@@ -39,7 +39,7 @@ impl Builder<'_> {
             .enumerate()
             .map(|(i, rule)| {
                 let on = rule.on.as_ref().map(|on| self.kinds(&on.0)).unwrap_or_default();
-                let (where_, when) = (self.optional(rule.where_.as_ref()), self.optional(rule.when.as_ref()));
+                let (where_, when) = (self.test(rule.where_.as_ref()), self.test(rule.when.as_ref()));
                 if on.is_empty() && rule.when.is_none() {
                     self.problems.error(&rule.place, "an exit rule needs `on`, `when`, or both; as it stands it would end every execution");
                 }

@@ -94,10 +94,7 @@ impl Builder<'_> {
     fn transition(&mut self, place: String, way: &definition::Transition) -> Option<Transition> {
         let to = self.stage_named(&way.to);
         let trigger = self.trigger(way);
-        let (where_, when) = (
-            self.optional(way.where_.as_ref()),
-            self.optional(way.when.as_ref()),
-        );
+        let (where_, when) = (self.test(way.where_.as_ref()), self.test(way.when.as_ref()));
         let keep: Vec<_> = way
             .keep
             .as_ref()

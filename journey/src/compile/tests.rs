@@ -358,3 +358,72 @@ fn a_problem_within_an_expression_is_told_where_it_stands() {
     // a text of several lines does not stand in the document as it is, so its beginning is told
     assert_eq!(at("|\n          vars.a ==\n          )"), (8, 11));
 }
+
+#[test]
+fn what_is_empty_or_in_the_wrong_place_is_told_where_it_stands() {
+    let head = "journey: j\nentry: [{ on: a.b }]\n";
+    let stage = |inside: &str| {
+        format!("{head}stages:\n - {{ stage: x, {inside} }}\n - {{ stage: y, end: done }}")
+    };
+    // (text, everything that is told)
+    let cases: Vec<(String, &[&str])> = vec![
+        (
+            format!("{head}stages: []"),
+            &["1:1 a journey needs at least one stage"],
+        ),
+        (
+            format!("{head}goal: {{ stage: y }}\nstages: []"),
+            &[
+                "1:1 a journey needs at least one stage",
+                "3:16 there is no stage `y`",
+            ],
+        ),
+        (
+            stage("transitions: [{ to: y, on: [] }]"),
+            &["4:43 the list is empty; at least one is expected"],
+        ),
+        (
+            stage("transitions: [{ to: y, on: c.d, do: [] }], enter: [], leave: []"),
+            &[],
+        ),
+        (
+            stage("repeat: [{ every: { days: 0 }, do: [] }], transitions: [{ to: y, on: c.d }]"),
+            &["4:42 a whole number from 1 to 1000000 is expected, found 0"],
+        ),
+        (
+            stage("transitions: [{ to: y, after: { weeks: -2, zone: UTC } }]"),
+            &["4:55 a whole number from 1 to 1000000 is expected, found -2"],
+        ),
+        (
+            stage("transitions: [{ to: y, after: { zone: UTC } }]"),
+            &["4:46 a wait that is a map has one of"],
+        ),
+        (
+            stage(
+                "enter: [{ log: { text: hi }, await: greeting }], transitions: [{ to: y, on: c.d }]",
+            ),
+            &["4:45 `await` stands beside the action, and belongs into its map"],
+        ),
+        (
+            stage("transitions: [{ to: y, on: c.d, when: '\"NL\"' }]"),
+            &["4:54 a condition is true or false, found a text (`\"NL\"`)"],
+        ),
+        (
+            stage("transitions: [{ to: y, on: c.d, where: 3 }, { to: y, when: 'true' }]"),
+            &["4:55 a condition is true or false, found a whole number (`3`)"],
+        ),
+    ];
+    for (text, expected) in cases {
+        let problems = match Journey::compile(&text, &Known::default()) {
+            Ok(checked) => checked.warnings,
+            Err(problems) => problems,
+        };
+        let found: Vec<String> = problems
+            .iter()
+            .map(|p| format!("{}:{} {}", p.line, p.column, p.message))
+            .collect();
+        let same = found.len() == expected.len()
+            && found.iter().zip(expected).all(|(f, e)| f.starts_with(e));
+        assert!(same, "\n{text}\nexpected {expected:#?}\nfound {found:#?}");
+    }
+}

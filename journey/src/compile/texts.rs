@@ -6,6 +6,7 @@ use crate::compiled::FactPath;
 use crate::definition::{Condition, Place, Prose};
 use crate::expr::{Expression, Refused};
 use crate::template::Template;
+use crate::value::Value;
 use std::collections::BTreeSet;
 
 /// What the expressions of a journey come to.
@@ -38,6 +39,25 @@ impl Builder<'_> {
             Some(condition) => self.expression(condition).map(Some),
             None => Some(None),
         }
+    }
+
+    /// A condition: one that is a constant must be true or false.
+    pub(super) fn test(&mut self, condition: Option<&Condition>) -> Option<Option<Expression>> {
+        let test = self.optional(condition)?;
+        if let (Some(condition), Some(test)) = (condition, &test)
+            && let Some(value) = test.constant()
+            && !matches!(value, Value::Bool(_))
+        {
+            self.problems.error(
+                &condition.place,
+                format!(
+                    "a condition is true or false, found {} (`{}`)",
+                    value.kind(),
+                    crate::problem::short(&test.source)
+                ),
+            );
+        }
+        Some(test)
     }
 
     pub(super) fn template(&mut self, prose: &Prose) -> Option<Template> {

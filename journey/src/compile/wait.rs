@@ -81,7 +81,12 @@ impl Builder<'_> {
             c.field.is_some(),
             c.business.is_some(),
         ];
-        if forms.iter().filter(|form| **form).count() != 1 {
+        let forms = forms.iter().filter(|form| **form).count();
+        if forms == 0 && self.problems.told_below(&c.place.path) {
+            // what was to make it could not be read
+            return None;
+        }
+        if forms != 1 {
             self.problems
                 .error(&c.place, format!("a wait that is a map has {FORMS}"));
             return None;

@@ -83,6 +83,16 @@ impl Problems {
         self.list.len() + self.left_out
     }
 
+    /// Whether something has been told of what stands below a path.
+    pub(crate) fn told_below(&self, path: &str) -> bool {
+        self.list.iter().any(|problem| {
+            problem
+                .path
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.starts_with('.'))
+        })
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }

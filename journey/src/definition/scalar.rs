@@ -185,6 +185,13 @@ impl Read for Count {
             Kind::Int(n) if (1..=1_000_000).contains(&n) => {
                 u32::try_from(n).ok().map(|number| Count { number })
             }
+            Kind::Int(n) => {
+                problems.error(
+                    &Place::of(node, path),
+                    format!("a whole number from 1 to 1000000 is expected, found {n}"),
+                );
+                None
+            }
             _ => {
                 wrong(node, path, "a whole number from 1 to 1000000", problems);
                 None
@@ -278,6 +285,16 @@ impl Read for Action {
             _ => &[],
         };
         let [(key, body)] = entries else {
+            if let Some((awaits, _)) = entries.iter().find(|(key, _)| key.name == "await") {
+                let kind = entries.iter().find(|(key, _)| key.name != "await");
+                let kind = kind.map_or("webhook", |(key, _)| key.name.as_str());
+                problems.error_with_help(
+                    &key_place(awaits, path),
+                    "`await` stands beside the action, and belongs into its map",
+                    format!("write `{}: {{ …, await: true }}`", short(kind)),
+                );
+                return None;
+            }
             problems.error_with_help(
                 &place,
                 format!(

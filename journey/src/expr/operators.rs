@@ -8,18 +8,7 @@ use std::cmp::Ordering;
 
 /// The kind of a value, as an error text names it.
 pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Int(_) => "a whole number",
-        Value::Double(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Bytes(_) => "bytes",
-        Value::List(_) => "a list",
-        Value::Map(_) => "a map",
-        Value::Timestamp(_) => "a time",
-        Value::Duration(_) => "a duration",
-    }
+    value.kind()
 }
 
 fn error(text: impl Into<String>) -> Miss {

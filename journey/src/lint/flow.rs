@@ -54,21 +54,28 @@ fn unreachable(definition: &definition::Journey, compiled: &Compiled, problems: 
 }
 
 fn dead_ends(definition: &definition::Journey, compiled: &Compiled, problems: &mut Problems) {
-    // an exit rule or a deadline of the journey ends every stay
-    if !compiled.exit.is_empty() || !compiled.deadlines.is_empty() {
-        return;
-    }
-    for (written, stage) in definition.stages.iter().zip(&compiled.stages) {
-        if stage.end.is_none() && next(stage).next().is_none() {
-            problems.warning(
-                &written.stage.place,
-                format!(
-                    "the stage `{}` is a dead end: nothing leads out of it",
-                    stage.name
-                ),
-                "give it transitions, or make it an end with `end: OUTCOME`",
-            );
+    for (number, (written, stage)) in definition.stages.iter().zip(&compiled.stages).enumerate() {
+        // a deadline of the journey ends a stay for certain, unless it is the one that led here
+        let timed = compiled.deadlines.iter().any(|d| d.to != Some(number));
+        if stage.end.is_some() || timed || next(stage).next().is_some() {
+            continue;
         }
+        let message = if compiled.exit.is_empty() {
+            format!(
+                "the stage `{}` is a dead end: nothing leads out of it",
+                stage.name
+            )
+        } else {
+            format!(
+                "the stage `{}` is a dead end: only an exit rule leads out of it, and it may never hold",
+                stage.name
+            )
+        };
+        problems.warning(
+            &written.stage.place,
+            message,
+            "give it transitions, or make it an end with `end: OUTCOME`",
+        );
     }
 }
 

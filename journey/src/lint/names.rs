@@ -160,23 +160,6 @@ impl<'a> Names<'a> {
             }
             Trigger::Any(_) | Trigger::Condition | Trigger::ByHand => {}
         }
-        let timed = matches!(
-            way.trigger,
-            Trigger::After(_) | Trigger::At(_) | Trigger::Absent { .. }
-        );
-        if let (true, Some(when)) = (timed, &way.when)
-            && when.uses("signal")
-        {
-            let place = written
-                .when
-                .as_ref()
-                .map_or(&written.place, |when| &when.place);
-            self.problems.warning(
-                place,
-                "time opens this transition, so there is no `signal` and the condition never holds",
-                "keep what is needed in a variable, and test `vars.…`",
-            );
-        }
     }
 
     fn waits<'w>(&mut self, place: &Place, waits: impl Iterator<Item = &'w Wait>) {

@@ -59,7 +59,7 @@ fn entries(definition: &definition::Journey, compiled: &Compiled, problems: &mut
                     && Tests(earlier.where_.as_ref(), earlier.when.as_ref()).cover(tests)
             })
         };
-        if rule.on.iter().all(taken) {
+        if !rule.on.is_empty() && rule.on.iter().all(taken) {
             problems.warning(
                 &written.place,
                 "this entry rule can never be first: those before it take its signals",
@@ -82,7 +82,7 @@ fn never_first(compiled: &Compiled, stage: &Stage, number: usize) -> Option<Stri
     let tests = Tests(way.where_.as_ref(), way.when.as_ref());
     let before = &stage.transitions[..number];
     match &way.trigger {
-        Trigger::Any(kinds) => {
+        Trigger::Any(kinds) if !kinds.is_empty() => {
             let exits = |kind: &String| {
                 compiled.exit.iter().any(|exit| {
                     exit.on.contains(kind)

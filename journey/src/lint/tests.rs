@@ -64,7 +64,15 @@ fn where_executions_come_and_stay() {
             &["3:stages[0].stage the stage `x` is a dead end"],
         ),
         (with("deadline: { after: 3d }\nstages: [{ stage: x }]"), &[]),
-        (with("exit: [{ on: c.d }]\nstages: [{ stage: x }]"), &[]),
+        // An exit rule may never hold, and the deadline that led here is past.
+        (
+            with("exit: [{ on: c.d }]\nstages: [{ stage: x }]"),
+            &["4:stages[0].stage the stage `x` is a dead end: only an exit rule"],
+        ),
+        (
+            with("deadline: { after: 3d, move: y }\nstages: [{ stage: x }, { stage: y }]"),
+            &["4:stages[1].stage the stage `y` is a dead end"],
+        ),
         (
             with(
                 "deadline: { after: 3d, move: y }\nstages: [{ stage: x }, { stage: y, end: done }]",
@@ -236,7 +244,9 @@ fn names_that_nothing_stands_behind() {
         (
             "title: t",
             "after: 3d, when: signal.data.x == 1",
-            vec!["6:stages[0].transitions[0].when time opens this transition"],
+            vec![
+                "error 6:stages[0].transitions[0].when time opens this transition, so there is no `signal` and the condition never holds",
+            ],
         ),
         (
             "exit: [{ when: now > customer.until }]",
@@ -264,5 +274,87 @@ fn names_that_nothing_stands_behind() {
     ];
     for (head, way, expected) in &cases {
         expect(&[(&with(head, way), expected)]);
+    }
+}
+
+#[test]
+fn a_signal_is_asked_for_where_there_is_none() {
+    let with = |head: &str, inside: &str| {
+        format!("{ENTRY}{head}\nstages:\n - stage: x\n   {inside}\n - {{ stage: y, end: done }}")
+    };
+    let way = |way: &str| with("title: t", &format!("transitions: [{{ to: y, {way} }}]"));
+    let out = "transitions: [{ to: y, on: c.d }]";
+    let cases: Vec<(String, &[&str])> = vec![
+        (
+            way("when: signal.data.x == 1"),
+            &[
+                "error 6:stages[0].transitions[0].when no signal opens this transition, so there is no `signal` and the condition never holds",
+            ],
+        ),
+        (
+            way("when: A.B.c == 1 && !(signal.data.x > 2)"),
+            &["error 6:stages[0].transitions[0].when no signal opens"],
+        ),
+        // It may hold all the same.
+        (
+            way("when: A.B.c == 1 || signal.data.x == 1"),
+            &[
+                "6:stages[0].transitions[0].when no signal opens this transition, so there is no `signal`, and the condition asks",
+            ],
+        ),
+        (
+            way("when: \"!has(signal.data.x) && A.B.c == 1\""),
+            &["6:stages[0].transitions[0].when no signal opens"],
+        ),
+        (
+            way("absent: c.d, within: 1d, when: 'signal.data.x in [1, 2]'"),
+            &["error 6:stages[0].transitions[0].when time opens"],
+        ),
+        // Where a signal opens it there is one.
+        (
+            way("all: [c.d, e.f], when: signal.data.x == 1, do: [{ log: \"{{ signal.id }}\" }]"),
+            &[],
+        ),
+        (
+            way("after: 1d, keep: { x: signal.data.x }, do: [{ log: \"{{ signal.id }}\" }]"),
+            &[
+                "6:stages[0].transitions[0].keep.x time opens this transition, so there is no `signal`, and `x` may never be kept",
+                "error 6:stages[0].transitions[0].do[0] time opens this transition, so there is no `signal`, and the action can never be done",
+            ],
+        ),
+        (
+            with(
+                "title: t",
+                &format!(
+                    "repeat: [{{ every: 1d, do: [{{ log: \"{{{{ signal.data.n + 1 }}}}\" }}] }}]\n   {out}"
+                ),
+            ),
+            &["error 6:stages[0].repeat[0].do[0] a repeat has no signal"],
+        ),
+        (
+            with(
+                "title: t",
+                &format!(
+                    "deadline: {{ after: 1d, escalate: [{{ log: \"{{{{ has(signal.id) ? 1 : 2 }}}}\" }}] }}\n   {out}"
+                ),
+            ),
+            &[
+                "6:stages[0].deadline.escalate[0] a deadline has no signal, and the action asks for it",
+            ],
+        ),
+        (
+            with(
+                "deadline: { after: 1d, escalate: [{ log: { to: \"{{ signal.source }}\" } }] }",
+                out,
+            ),
+            &["error 3:deadline.escalate[0] a deadline has no signal"],
+        ),
+        (
+            with("exit: [{ when: signal.data.x == 1 }]", out),
+            &["3:exit[0] this exit rule names no signal"],
+        ),
+    ];
+    for (text, expected) in &cases {
+        expect(&[(text, expected)]);
     }
 }

@@ -116,7 +116,7 @@ fn a_skipped_action_is_settled_and_the_incident_with_the_last_of_them() {
             (
                 "3m",
                 "skip 1",
-                "action 1 has not failed: expected one of 3",
+                "action 1 has not failed: expected one of 2",
                 "",
             ),
         ],
