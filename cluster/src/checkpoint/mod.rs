@@ -69,8 +69,9 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// Makes everything stored so far durable.
     ///
     /// # Errors
-    /// The store refused; what was stored since the last flush may be there or not.
-    fn flush(&self) -> Result<(), StoreFault>;
+    /// The store refused, or something that was stored for `group` since it was last flushed is gone, because the store
+    /// failed meanwhile, if only for another group.
+    fn flush(&self, group: GroupId) -> Result<(), StoreFault>;
 
     /// The manifest of a group.
     ///
@@ -258,9 +259,9 @@ fn finish(
     group: GroupId,
     manifest: &Manifest,
 ) -> Result<(), CheckpointError> {
-    store.flush()?;
+    store.flush(group)?;
     store.put_manifest(group, &format::encode_manifest(manifest))?;
-    store.flush()?;
+    store.flush(group)?;
     Ok(())
 }
 

@@ -6,9 +6,11 @@
 use super::{CheckpointStore, EachChunk, StoreFault};
 use crate::error::{OpenError, panic_text};
 use crate::id::GroupId;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The marker beside sled's files by which a running node asks that they be set aside when it is next opened.
 const CONDEMNED: &str = "damaged";
@@ -30,6 +32,8 @@ const READ_CHUNKS: usize = 64;
 
 /// sled, open.
 struct Opened {
+    /// How often it has been opened.
+    number: u64,
     db: sled::Db,
     chunks: sled::Tree,
     manifests: sled::Tree,
@@ -39,6 +43,9 @@ struct Opened {
 pub(crate) struct SledStore {
     /// `None` after a failure: sled then refuses everything until it is opened again.
     opened: RwLock<Option<Opened>>,
+    /// Of each group that has stored something since it was last flushed: in which opening it began to. If that is over,
+    /// it is gone.
+    unflushed: Mutex<HashMap<GroupId, u64>>,
     cache_bytes: u64,
     dir: PathBuf,
 }
@@ -129,6 +136,7 @@ impl SledStore {
         let opened = RwLock::new(Some(open_sled(dir, cache_bytes)?));
         Ok(SledStore {
             opened,
+            unflushed: Mutex::default(),
             cache_bytes,
             dir: dir.to_owned(),
         })
@@ -186,6 +194,9 @@ impl SledStore {
     }
 }
 
+/// Openings in this process; what counts is only that no two have the same number.
+static OPENINGS: AtomicU64 = AtomicU64::new(0);
+
 fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Opened, StoreFault> {
     guarded("opening the checkpoints", || {
         let db = sled::Config::new()
@@ -196,6 +207,7 @@ fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Opened, StoreFault> {
         let chunks = db.open_tree("chunks")?;
         let manifests = db.open_tree("manifests")?;
         Ok(Opened {
+            number: OPENINGS.fetch_add(1, Ordering::Relaxed),
             db,
             chunks,
             manifests,
@@ -236,6 +248,14 @@ impl CheckpointStore for SledStore {
                     chunk.as_slice(),
                 );
             }
+            let mut unflushed = self.unflushed.lock();
+            if first == 0 {
+                // a new attempt: what became of the one before does not matter any more
+                unflushed.insert(group, open.number);
+            } else {
+                unflushed.entry(group).or_insert(open.number);
+            }
+            drop(unflushed);
             open.chunks.apply_batch(batch)
         })
     }
@@ -243,14 +263,33 @@ impl CheckpointStore for SledStore {
     fn put_manifest(&self, group: GroupId, manifest: &[u8]) -> Result<(), StoreFault> {
         self.check_room("storing a manifest")?;
         self.with("storing a manifest", |open| {
+            self.unflushed.lock().entry(group).or_insert(open.number);
             open.manifests
                 .insert(group.0.to_be_bytes(), manifest)
                 .map(drop)
         })
     }
 
-    fn flush(&self) -> Result<(), StoreFault> {
-        self.with("flushing the checkpoints", |open| open.db.flush().map(drop))
+    fn flush(&self, group: GroupId) -> Result<(), StoreFault> {
+        let opening = self.with("flushing the checkpoints", |open| {
+            let begun = self.unflushed.lock().clone();
+            open.db.flush()?;
+            // of others only what had been stored before the flush began
+            let mut unflushed = self.unflushed.lock();
+            unflushed.retain(|other, number| {
+                *other == group || *number != open.number || !begun.contains_key(other)
+            });
+            Ok(open.number)
+        })?;
+        match self.unflushed.lock().remove(&group) {
+            Some(begun) if begun != opening => Err(StoreFault {
+                what:
+                    "flushing the checkpoints: what this one had stored went when the store failed"
+                        .to_owned(),
+                damaged: false,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn manifest(&self, group: GroupId) -> Result<Option<Vec<u8>>, StoreFault> {
@@ -344,5 +383,66 @@ impl CheckpointStore for SledStore {
 
     fn place(&self) -> String {
         self.dir.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: GroupId = GroupId(3);
+    const B: GroupId = GroupId(7);
+
+    /// sled lets go of its files a moment after it was closed.
+    fn once_open<T>(mut call: impl FnMut() -> Result<T, StoreFault>) -> Result<T, StoreFault> {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            match call() {
+                Err(fault)
+                    if fault.what.contains("acquire lock") && std::time::Instant::now() < until =>
+                {
+                    std::thread::yield_now();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn fail(store: &SledStore) {
+        let failed: Result<(), StoreFault> = store.with("failing", |_| {
+            Err(sled::Error::Unsupported("on purpose".into()))
+        });
+        assert!(failed.is_err());
+    }
+
+    #[test]
+    fn what_went_with_a_failure_of_another_group_is_not_called_durable() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (store, _) = SledStore::open(&dir.path().join("c"), 1 << 20).expect("opens");
+        store.put_chunks(A, 1, 0, &[b"a".to_vec()]).expect("stores");
+        store.put_chunks(B, 1, 0, &[b"b".to_vec()]).expect("stores");
+        store.flush(B).expect("nothing has failed yet");
+        fail(&store);
+        // A's chunk was flushed with B's; what it stores now goes with the next failure
+        once_open(|| store.flush(A)).expect("all of it is there");
+        store.put_chunks(A, 2, 0, &[b"c".to_vec()]).expect("stores");
+        fail(&store);
+        once_open(|| store.put_chunks(A, 2, 1, &[b"d".to_vec()])).expect("stores");
+        store.put_manifest(B, b"b").expect("stores");
+        store.flush(B).expect("B has lost nothing");
+        let error = store.flush(A).expect_err("the first chunk may be gone");
+        assert!(
+            error.what.contains("went when the store failed"),
+            "{}",
+            error.what
+        );
+        // the next attempt begins anew
+        store.put_chunks(A, 3, 0, &[b"e".to_vec()]).expect("stores");
+        store.flush(A).expect("all of it is there");
+        // a manifest too
+        store.put_manifest(A, b"m").expect("stores");
+        fail(&store);
+        let error = once_open(|| store.flush(A)).expect_err("the manifest may be gone");
+        assert!(error.what.contains("went when"), "{}", error.what);
     }
 }

@@ -160,7 +160,7 @@ impl CheckpointStore for SimCheckpoints {
             .change(Change::Manifest(group, manifest.to_vec()))
     }
 
-    fn flush(&self) -> Result<(), StoreFault> {
+    fn flush(&self, _group: GroupId) -> Result<(), StoreFault> {
         let mut state = self.state.lock();
         state.pass()?;
         for change in std::mem::take(&mut state.unflushed) {

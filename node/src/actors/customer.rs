@@ -280,9 +280,6 @@ impl Mind {
         if plan.parts.is_empty() && self.known.is_none() {
             return Err(Answer::Receipt(self.no_match(sent, moment, time_ahead)));
         }
-        if plan.parts.is_empty() {
-            self.duties.no_match(&self.me.workspace, sent, at);
-        }
         let left_out = plan.change.left_out.iter();
         let notes = left_out
             .map(|name| format!("`{name}` was left out: the customer record has no room for it"))
@@ -370,6 +367,9 @@ impl Mind {
                 parts.push(part);
                 afters.extend(after);
             }
+        }
+        if parts.is_empty() {
+            self.duties.no_match(&self.me.workspace, sent, at);
         }
         Ok(Draft {
             cause: stored::cause::Cause::Signal(sent.clone()),
