@@ -307,3 +307,33 @@ async fn a_wrong_rate_is_named() -> Result<()> {
     ensure!(zero.status.code() == Some(2), "{zero:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_used_stays_and_none_has_a_secret_in_its_address() -> Result<()> {
+    let (_server, _hook, client) = begun(Setup::default(), Endpoint::default()).await?;
+    let refused = client.delete_endpoint("hook", "story").await;
+    let error = refused.err().context("it was deleted")?;
+    ensure!(error.message().contains("used by the live version of ping"), "{error}");
+    for (url, first, max, field) in [
+        ("http://ann:secret@localhost/", 0, 0, "endpoint.url"),
+        ("http://ann@localhost/", 0, 0, "endpoint.url"),
+        ("http://localhost/", 700, 300, "endpoint.backoff_first_ms"),
+        ("http://localhost/", 0, 300, "endpoint.backoff_first_ms"),
+    ] {
+        let endpoint = Endpoint {
+            name: "other".into(),
+            url: url.into(),
+            backoff_first_ms: first,
+            backoff_max_ms: max,
+            ..Endpoint::default()
+        };
+        let put = client.put_endpoint(endpoint, "story").await;
+        let error = put.err().with_context(|| format!("{url} was taken"))?;
+        let named = error.violations().first().map(|v| v.field.clone());
+        ensure!(named.as_deref() == Some(field), "{error:?}");
+    }
+    let bare = PING.replace("      - webhook: { to: hook, body: { who: \"{{ customer.id }}\" } }\n", "      - log: hello\n");
+    publish(&client, &bare).await?;
+    client.delete_endpoint("hook", "story").await?;
+    Ok(())
+}

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The first pause before another attempt, in milliseconds, of an endpoint that names none.
+pub const BACKOFF_FIRST_MS: u32 = 1_000;
+
 /// All endpoints of this node.
 pub struct Endpoints {
     catalog: Arc<Catalog>,
@@ -130,7 +133,7 @@ impl Sender<'_> {
 
     /// The first back-off.
     pub fn backoff_first_ms(&self) -> u64 {
-        or(self.endpoint.backoff_first_ms, 1_000).into()
+        or(self.endpoint.backoff_first_ms, BACKOFF_FIRST_MS).into()
     }
 
     /// The longest back-off.

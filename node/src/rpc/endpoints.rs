@@ -1,6 +1,9 @@
 //! What an endpoint may be: every field is checked before the catalog takes it.
 
 use super::errors;
+use crate::catalog::WorkspaceView;
+use crate::hands::endpoints::BACKOFF_FIRST_MS;
+use sojourn_journey::compile::{Journey, Known};
 use sojourn_journey::signal::Identifier;
 use sojourn_proto::v1;
 use tonic::Status;
@@ -16,6 +19,20 @@ const BREAKER_FAILURES_MOST: u32 = 1_000_000;
 /// The longest pause of a breaker: an hour.
 const BREAKER_PAUSE_MS_MOST: u32 = 3_600_000;
 
+/// The journeys of a workspace whose live version sends to an endpoint.
+pub(super) fn users(workspace: &WorkspaceView, endpoint: &str) -> Vec<String> {
+    let others = workspace.endpoints.keys().filter(|name| *name != endpoint);
+    let without = Known {
+        endpoints: Some(others.cloned().collect()),
+    };
+    let users = workspace.journeys.values().filter(|journey| {
+        // what compiles with all endpoints and not without this one
+        let live = journey.live().filter(|live| live.compiled.is_ok());
+        live.is_some_and(|live| Journey::compile(&live.text, &without).is_err())
+    });
+    users.map(|journey| journey.name.clone()).collect()
+}
+
 /// The endpoint of a request, if it can be one.
 pub(super) fn checked(endpoint: Option<v1::Endpoint>) -> Result<v1::Endpoint, Status> {
     let Some(endpoint) = endpoint else {
@@ -26,6 +43,13 @@ pub(super) fn checked(endpoint: Option<v1::Endpoint>) -> Result<v1::Endpoint, St
     }
     let url = reqwest::Url::parse(&endpoint.url);
     match url {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            return Err(errors::invalid_field(
+                "endpoint.url",
+                "it has a name or a password in it: the catalog stores no secrets; name one with secret_env or \
+                 secret_file",
+            ));
+        }
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
         Ok(_) => {
             return Err(errors::invalid_field(
@@ -51,6 +75,19 @@ pub(super) fn checked(endpoint: Option<v1::Endpoint>) -> Result<v1::Endpoint, St
         return Err(errors::invalid_field(
             "endpoint.attempts",
             "expected at most 100",
+        ));
+    }
+    let first = match endpoint.backoff_first_ms {
+        0 => BACKOFF_FIRST_MS,
+        first => first,
+    };
+    if endpoint.backoff_max_ms != 0 && first > endpoint.backoff_max_ms {
+        return Err(errors::invalid_field(
+            "endpoint.backoff_first_ms",
+            format!(
+                "it is {first}, more than endpoint.backoff_max_ms, which is {}",
+                endpoint.backoff_max_ms
+            ),
         ));
     }
     let rate = endpoint.rate;

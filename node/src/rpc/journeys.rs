@@ -1,6 +1,6 @@
 //! The Journeys service: validate, publish, list, switch on and off, report, endpoints.
 
-use super::endpoints::checked;
+use super::endpoints::{checked, users};
 use super::errors::{self, with_reason};
 use crate::catalog::view::{state_from, state_to};
 use crate::catalog::{ChangeError, JourneyView};
@@ -411,6 +411,20 @@ impl v1::journeys_server::Journeys for JourneysService {
         let r = request.into_inner();
         let space = workspace(&r.workspace)?;
         let key = (space.to_owned(), r.name);
+        let view = self.core.catalog.newest();
+        let users = view.workspace(space).map(|w| users(w, &key.1));
+        if let Some(users) = users.filter(|users| !users.is_empty()) {
+            return Err(errors::with_reason(
+                tonic::Code::FailedPrecondition,
+                "endpoint_in_use",
+                format!(
+                    "endpoint {} is used by the live version of {}: publish one without it first, or give the endpoint \
+                     another address with `sojourn endpoint put`",
+                    key.1,
+                    users.join(", ")
+                ),
+            ));
+        }
         self.core
             .catalog
             .change(actor(&r.actor)?, within, |now| {
