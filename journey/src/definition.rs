@@ -7,8 +7,7 @@ mod scalar;
 
 pub(crate) use read::{Place, Problems, Read};
 pub(crate) use scalar::{
-    Action, Condition, Count, EndpointBody, Pairs, Prose, Several, SignalType, Slug, Span, is_kind,
-    is_slug,
+    Action, Condition, Count, EndpointBody, Pairs, Prose, Several, SignalType, Slug, Span, is_slug,
 };
 
 use schemars::JsonSchema;

@@ -166,6 +166,14 @@ impl FromStr for ExecutionId {
     }
 }
 
+/// Whether a text may be the source or the type of a signal: 1 to 128 bytes of `A-Z a-z 0-9 _ . -`.
+pub fn is_name(text: &str) -> bool {
+    (1..=limits::SIGNAL_TYPE_BYTES).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
 impl Signal {
     /// Checks what a sender may get wrong, beyond what the types hold: lengths, characters, reserved words.
     ///
@@ -184,9 +192,7 @@ impl Signal {
             ));
         }
         for (field, text) in [("source", &self.source), ("type", &self.kind)] {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-            if text.is_empty() || text.len() > limits::SIGNAL_TYPE_BYTES || !text.bytes().all(plain)
-            {
+            if !is_name(text) {
                 wrong.push((
                     field,
                     format!(

@@ -21,24 +21,28 @@
 //!
 //! `expect` may name `receipt`, `stage`, `status`, `outcome`, `actions` (all that this step made, in order, each by kind or
 //! by place), `waits` (types of signals that a way out waits for), `due` (when the next timer is due: a time, or a span
-//! from the start of the test), `vars`, `refused`, and `instance` (which one, where the customer has several).
+//! from the start of the test), `vars`, `facts` and `kept` (by name, each with its value), `goal` (`in_time`, `late` or
+//! `none`), `incident` (a part of its place or text), `refused`, and `instance` (which one, where the customer has several).
+//! An incident that is not expected fails the test, except of an action that the test itself had fail.
 
 use crate::compiled::Compiled;
 use crate::decide::{AttemptResult, ByHand, Command};
+use crate::event::What;
 use crate::execution::Execution;
-use crate::owed::next_due;
 use crate::problem::{Problem, Severity, short};
 use crate::signal::{Identifier, Signal};
 use crate::simulate::{Key, SignalOutcome, Simulation};
 use crate::time::{Span, Time};
 use crate::value::Value;
 use crate::wait;
-use crate::why::{Waiting, why};
 use serde_saphyr::Spanned;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
+mod compare;
 mod form;
 
 use form::{ActionEnd, Step, Test};
@@ -138,6 +142,7 @@ struct Running<'c> {
     key: Identifier,
     identifiers: Vec<Identifier>,
     signals: usize,
+    noted: Rc<RefCell<Noted>>,
 }
 
 /// What a step did.
@@ -145,6 +150,16 @@ struct Running<'c> {
 struct Did {
     receipt: Option<String>,
     refused: Option<String>,
+    /// The incidents that it made, but for actions that the test itself had fail: `place: message`.
+    incidents: Vec<String>,
+}
+
+/// What is noted of the events of a test.
+#[derive(Default)]
+struct Noted {
+    incidents: Vec<String>,
+    /// Whether the goal was reached in time, by execution.
+    goals: BTreeMap<Key, bool>,
 }
 
 impl<'c> Running<'c> {
@@ -158,7 +173,23 @@ impl<'c> Running<'c> {
                 "`customer` is empty: expected at least one identifier".to_owned(),
             ));
         };
-        let simulation = Simulation::new([Arc::clone(compiled)], "test");
+        let mut simulation = Simulation::new([Arc::clone(compiled)], "test");
+        let noted = Rc::new(RefCell::new(Noted::default()));
+        let notes = Rc::clone(&noted);
+        simulation.watch(move |happened| {
+            let notes = &mut *notes.borrow_mut();
+            match &happened.event.what {
+                What::Incident {
+                    place,
+                    message,
+                    action: None,
+                } => notes.incidents.push(format!("{place}: {message}")),
+                What::GoalReached { within } => {
+                    notes.goals.insert(happened.key.clone(), *within);
+                }
+                _ => {}
+            }
+        });
         let mut running = Running {
             compiled,
             simulation,
@@ -166,15 +197,17 @@ impl<'c> Running<'c> {
             key,
             identifiers,
             signals: 0,
+            noted,
         };
         running.simulation.advance(start);
         let mut failures = Vec::new();
         for (number, step) in test.value.steps.iter().enumerate() {
             let (line, column) = (step.referenced.line(), step.referenced.column());
             let from = running.simulation.actions().len();
-            let did = running
+            let mut did = running
                 .step(&step.value)
                 .map_err(|message| problem(line, column, message))?;
+            did.incidents = std::mem::take(&mut running.noted.borrow_mut().incidents);
             let wrong = running
                 .compare(&step.value, &did, from)
                 .map_err(|message| problem(line, column, message))?;
@@ -369,130 +402,6 @@ impl<'c> Running<'c> {
             .executions_of(key.as_ref().unwrap_or(&self.key));
         let mine = all.filter(|e| instance.is_none() || e.instance.as_deref() == instance);
         Ok(mine.max_by_key(|e| (e.started.at, e.run)))
-    }
-
-    fn compare(&self, step: &Step, did: &Did, from: usize) -> Result<Vec<String>, String> {
-        let Some(expect) = &step.expect else {
-            // What was not announced is no part of a test that passes.
-            return Ok(did
-                .refused
-                .iter()
-                .map(|text| format!("refused: {text}"))
-                .collect());
-        };
-        let mut wrong = Vec::new();
-        let mut differs = |what: &str, expected: &str, found: &str| {
-            if expected != found {
-                wrong.push(format!("{what}: expected `{expected}`, found `{found}`"));
-            }
-        };
-        let state = self.execution(step)?;
-        if let Some(receipt) = &expect.receipt {
-            differs(
-                "receipt",
-                receipt,
-                did.receipt.as_deref().unwrap_or("no signal"),
-            );
-        }
-        let none = "no execution";
-        if let Some(stage) = &expect.stage {
-            differs(
-                "stage",
-                stage,
-                state.map_or(none, |s| s.visit.stage.as_str()),
-            );
-        }
-        if let Some(status) = &expect.status {
-            differs("status", status, state.map_or(none, |s| s.status.word()));
-        }
-        if let Some(outcome) = &expect.outcome {
-            differs(
-                "outcome",
-                outcome,
-                state.map_or(none, |s| s.outcome.as_deref().unwrap_or("none")),
-            );
-        }
-        if let Some(due) = &expect.due {
-            let expected = time(due).or_else(|_| span(due).map(|s| self.start.plus(s)))?;
-            let found = state
-                .and_then(next_due)
-                .map_or_else(|| "no timer".to_owned(), |t| t.to_string());
-            differs("due", &expected.to_string(), &found);
-        }
-        for (name, value) in expect.vars.iter().flatten() {
-            let expected = Value::from_json(value.to_string().as_bytes())?.to_json();
-            let found = state
-                .and_then(|s| s.vars.get(name))
-                .map_or("nothing".to_owned(), Value::to_json);
-            differs(&format!("vars.{name}"), &expected, &found);
-        }
-        match (&expect.refused, &did.refused) {
-            (Some(part), Some(text)) if text.contains(part.as_str()) => {}
-            (Some(part), Some(text)) => wrong.push(format!(
-                "refused: expected a text with `{part}`, found `{text}`"
-            )),
-            (Some(part), None) => wrong.push(format!(
-                "refused: expected a text with `{part}`, it was taken"
-            )),
-            (None, Some(text)) => wrong.push(format!("refused: {text}")),
-            (None, None) => {}
-        }
-        if let Some(actions) = &expect.actions {
-            wrong.extend(self.actions(actions, from));
-        }
-        if let Some(waits) = &expect.waits {
-            wrong.extend(self.waits(waits, state));
-        }
-        Ok(wrong)
-    }
-
-    fn actions(&self, expected: &[String], from: usize) -> Option<String> {
-        let made = &self.simulation.actions()[from..];
-        let same = expected.len() == made.len()
-            && expected
-                .iter()
-                .zip(made)
-                .all(|(e, m)| *e == m.action.kind || *e == m.action.place);
-        let found: Vec<String> = made
-            .iter()
-            .map(|m| format!("{} ({})", m.action.kind, m.action.place))
-            .collect();
-        (!same).then(|| {
-            format!(
-                "actions: expected [{}], found [{}]",
-                expected.join(", "),
-                found.join(", ")
-            )
-        })
-    }
-
-    fn waits(&self, expected: &[String], state: Option<&Execution>) -> Option<String> {
-        let now = self.simulation.clock().unwrap_or(self.start);
-        let mut kinds: Vec<String> = Vec::new();
-        if let Some((state, customer)) =
-            state.and_then(|s| Some((s, self.simulation.customer(&s.customer)?)))
-        {
-            for way in why(self.compiled, state, customer, now).ways {
-                kinds.extend(way.waits_for.into_iter().filter_map(|w| match w {
-                    Waiting::Signal { kind, .. } | Waiting::Absence { kind, .. } => Some(kind),
-                    Waiting::Time { .. } | Waiting::Condition | Waiting::ByHand => None,
-                }));
-            }
-        }
-        kinds.sort();
-        kinds.dedup();
-        let missing: Vec<&str> = expected
-            .iter()
-            .filter(|e| !kinds.contains(e))
-            .map(String::as_str)
-            .collect();
-        (!missing.is_empty()).then(|| {
-            format!(
-                "waits: expected {}, found [{}]",
-                missing.join(", "),
-                kinds.join(", ")
-            )
-        })
     }
 }
 

@@ -71,7 +71,7 @@ pub enum Waiting {
         kind: String,
         /// What the signal must fulfil, as written.
         where_: Option<String>,
-        /// Until when it counts, where it does so only for a time.
+        /// Until when it counts, where it does so only for a time. Once past, nothing opens this way in this visit.
         until: Option<Time>,
     },
     /// That no signal of this type comes.
@@ -299,7 +299,7 @@ impl Asking<'_> {
             Waiting::Time { at, .. } => *at,
             Waiting::Signal { .. } | Waiting::Condition | Waiting::ByHand => None,
         });
-        let text = words(&lead, &waits_for, &parts);
+        let text = words(&lead, &waits_for, &parts, self.scope.now);
         Way {
             place: place.to_owned(),
             to,
@@ -424,9 +424,26 @@ impl Asking<'_> {
     }
 }
 
+/// When the time of a pattern ended, where it has.
+pub(crate) fn past(waits_for: &[Waiting], now: Time) -> Option<Time> {
+    waits_for.iter().find_map(|w| match w {
+        Waiting::Signal { until, .. } => until.filter(|until| *until < now),
+        Waiting::Absence { .. } | Waiting::Time { .. } | Waiting::Condition | Waiting::ByHand => {
+            None
+        }
+    })
+}
+
 /// A way out in words.
-fn words(lead: &str, waits_for: &[Waiting], parts: &[Part]) -> String {
+fn words(lead: &str, waits_for: &[Waiting], parts: &[Part], now: Time) -> String {
     let mut text = lead.to_owned();
+    if let Some(end) = past(waits_for, now) {
+        let _ = write!(
+            text,
+            ": not in this visit any more, its time ended at {end}"
+        );
+        return text;
+    }
     let all = |w: &&Waiting| !matches!(w, Waiting::Condition);
     for (n, waiting) in waits_for.iter().filter(all).enumerate() {
         text.push_str(if n == 0 { ": waits for " } else { ", " });

@@ -231,7 +231,8 @@ impl Builder<'_> {
                     text: text.text.clone(),
                     place: text.place.clone(),
                 };
-                if !definition::is_kind(&kind.text) || crate::wait::exact(&kind.text).is_ok() {
+                if !crate::identifier::is_name(&kind.text) || crate::wait::exact(&kind.text).is_ok()
+                {
                     self.problems.error_with_help(
                         &kind.place,
                         format!("`{}` is no signal type; beside `absent`, `after` is the signal at which the time starts", crate::problem::short(&kind.text)),

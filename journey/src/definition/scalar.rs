@@ -106,13 +106,6 @@ pub(crate) fn is_slug(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-pub(crate) fn is_kind(text: &str) -> bool {
-    (1..=crate::limits::SIGNAL_TYPE_BYTES).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-}
-
 const SLUG: &str = "a name: a small letter, then at most 31 small letters, digits and `_`";
 
 impl Read for Prose {
@@ -155,7 +148,7 @@ impl Read for SignalType {
             wrong(node, path, "a signal type", problems);
             return None;
         };
-        if !is_kind(&text) {
+        if !crate::identifier::is_name(&text) {
             problems.error(
                 &place,
                 format!("`{}` is no signal type; expected 1 to {} letters, digits, `_`, `.` and `-`, like `web.form.submitted`", short(&text), crate::limits::SIGNAL_TYPE_BYTES),

@@ -60,6 +60,10 @@ pub(super) struct Expect {
     pub(super) waits: Option<Vec<String>>,
     pub(super) due: Option<String>,
     pub(super) vars: Option<BTreeMap<String, serde_json::Value>>,
+    pub(super) facts: Option<BTreeMap<String, serde_json::Value>>,
+    pub(super) kept: Option<BTreeMap<String, serde_json::Value>>,
+    pub(super) goal: Option<String>,
+    pub(super) incident: Option<String>,
     pub(super) refused: Option<String>,
     pub(super) instance: Option<String>,
 }

@@ -207,6 +207,20 @@ stages:
     assert_eq!(found.deadlines[0].to.as_deref(), Some("end"));
     assert_eq!(found.deadlines[0].due, at("3d"));
     assert!(found.text.contains("5 ways out"), "{}", found.text);
+    // After its time a pattern waits for nothing in this visit.
+    let later = why(&compile(journey), world.execution(), customer, at("25h"));
+    assert_eq!(
+        later.ways[2].text,
+        format!(
+            "to `end`: not in this visit any more, its time ended at {}",
+            at("1d")
+        )
+    );
+    assert!(
+        later.ways[1].text.contains("waits for"),
+        "{:?}",
+        later.ways[1]
+    );
 }
 
 #[test]
@@ -377,6 +391,99 @@ fn a_test_file_passes_or_says_what_differs_and_where() {
             "line 9, step 2: stage: expected `two`, found `late`",
             "line 17, step 2: waits: expected a.never, found [a.end]",
         ]
+    );
+}
+
+/// A journey in which something goes wrong, a goal and values are there to be expected.
+const PARCEL: &str = r#"
+journey: parcel
+goal: { stage: sent, within: 2d }
+entry: [{ on: a.start }]
+stages:
+  - stage: packed
+    enter: [{ webhook: { to: depot, await: label } }]
+    transitions:
+      - { to: packed, on: a.again, do: [{ log: "{{ Depot.Goods.weight / 0 }}" }] }
+      - { to: sent, on: a.sent, keep: { van: signal.data.van } }
+  - stage: sent
+    transitions: [{ to: end, on: a.end }]
+  - stage: end
+    end: done
+"#;
+
+#[test]
+fn a_test_file_expects_facts_kept_values_the_goal_and_incidents() {
+    let file = |steps: &[&str]| {
+        let steps: Vec<String> = steps.iter().map(|s| format!("      - {s}\n")).collect();
+        format!(
+            "tests:\n  - test: t\n    customer: {{ id: c1 }}\n    steps:\n      - signal: a.start\n{}",
+            steps.concat()
+        )
+    };
+    let weighed = "{ signal: Depot.Goods.weighed, data: { weight: 5 }, expect: { facts: { Depot.Goods.weight: 5.0 }, goal: none } }";
+    // (steps after the start, what is not as expected)
+    let cases: [(&[&str], &[&str]); 8] = [
+        (
+            &[
+                weighed,
+                "{ after: 1d, signal: a.sent, data: { van: 7 }, expect: { kept: { van: 7 }, goal: in_time } }",
+                "{ after: 9d, expect: { goal: in_time } }",
+            ],
+            &[],
+        ),
+        (
+            &["{ after: 3d, signal: a.sent, expect: { kept: { van: 7 }, goal: in_time } }"],
+            &[
+                "kept.van: expected `7`, found `nothing`",
+                "goal: expected `in_time`, found `late`",
+            ],
+        ),
+        (
+            &["{ signal: x.y, expect: { facts: { Depot.Goods.weight: 5 } } }"],
+            &["facts.Depot.Goods.weight: expected `5`, found `nothing`"],
+        ),
+        // Whoever expects nothing expects no incident.
+        (
+            &[weighed, "signal: a.again"],
+            &[
+                "an incident that was not expected: stage/packed/transition/0/do/0: action not owed: ",
+            ],
+        ),
+        (
+            &[weighed, "{ signal: a.again, expect: { stage: packed } }"],
+            &["an incident that was not expected: stage/packed/transition/0/do/0"],
+        ),
+        (
+            &[
+                weighed,
+                "{ signal: a.again, expect: { incident: packed/transition/0 } }",
+                "{ after: 1h, expect: { incident: action not owed } }",
+            ],
+            &[],
+        ),
+        (
+            &["{ after: 1h, expect: { incident: depot } }"],
+            &["incident: expected one with `depot`, found `none`"],
+        ),
+        // What the test itself had fail is expected.
+        (&["{ result: { action: label, is: failed } }"], &[]),
+    ];
+    let compiled = compile(PARCEL);
+    for (steps, expected) in cases {
+        let report = testfile::run(&file(steps), &compiled).expect("a test file");
+        let found: Vec<&str> = report.tests[0]
+            .failures
+            .iter()
+            .map(|f| f.message.as_str())
+            .collect();
+        let same = found.len() == expected.len()
+            && found.iter().zip(expected).all(|(f, e)| f.starts_with(e));
+        assert!(same, "{steps:#?}\nexpected {expected:#?}\nfound {found:#?}");
+    }
+    let wrong = testfile::run(&file(&["expect: { goal: soon }"]), &compiled).expect_err("no goal");
+    assert!(
+        wrong.message.contains("expected in_time, late or none"),
+        "{wrong}"
     );
 }
 
