@@ -66,23 +66,44 @@ enum Rows {
     CloudEvents(Box<cloudevents::EventRows>),
 }
 
+/// Why a file cannot be read at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The file: it is not there, is empty, is no text.
+    #[error("{0}")]
+    File(String),
+    /// The mapping: it does not fit what the file holds.
+    #[error("{0}")]
+    Mapping(String),
+}
+
+impl OpenError {
+    fn of(self, path: &Path) -> OpenError {
+        let named = |text: String| format!("{}: {text}", path.display());
+        match self {
+            OpenError::File(text) => OpenError::File(named(text)),
+            OpenError::Mapping(text) => OpenError::Mapping(named(text)),
+        }
+    }
+}
+
 impl Reader {
     /// Opens a file; `-` is the standard input. The format is what the mapping says, else what the name says
     /// (`.csv`, `.jsonl`, `.ndjson`, each with or without `.gz`).
     ///
     /// # Errors
     /// When the file cannot be opened, has no known format, is empty, or lacks a column that the mapping names.
-    pub fn open(path: &Path, mapping: &Mapping) -> Result<Reader, String> {
-        let format = mapping.format_of(path)?;
-        let opened = open::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    pub fn open(path: &Path, mapping: &Mapping) -> Result<Reader, OpenError> {
+        let format = mapping.format_of(path).map_err(OpenError::Mapping)?;
+        let opened = open::open(path).map_err(|e| OpenError::File(e.to_string()).of(path))?;
+        Reader::of(opened, format, mapping).map_err(|e| e.of(path))
+    }
+
+    fn of(opened: open::Opened, format: Format, mapping: &Mapping) -> Result<Reader, OpenError> {
         let rows = match format {
-            Format::Csv => Rows::Csv(Box::new(
-                csv::CsvRows::new(opened.reader, mapping)
-                    .map_err(|e| format!("{}: {e}", path.display()))?,
-            )),
+            Format::Csv => Rows::Csv(Box::new(csv::CsvRows::new(opened.reader, mapping)?)),
             Format::Cloudevents => Rows::CloudEvents(Box::new(
-                cloudevents::EventRows::new(opened.reader, mapping)
-                    .map_err(|e| format!("{}: {e}", path.display()))?,
+                cloudevents::EventRows::new(opened.reader, mapping).map_err(OpenError::Mapping)?,
             )),
         };
         Ok(Reader {
@@ -96,21 +117,15 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::open`].
-    pub fn from_bytes(bytes: Vec<u8>, format: Format, mapping: &Mapping) -> Result<Reader, String> {
+    pub fn from_bytes(
+        bytes: Vec<u8>,
+        format: Format,
+        mapping: &Mapping,
+    ) -> Result<Reader, OpenError> {
         let size = Some(bytes.len() as u64);
-        let opened = open::wrap(std::io::Cursor::new(bytes), size).map_err(|e| e.to_string())?;
-        let rows = match format {
-            Format::Csv => Rows::Csv(Box::new(csv::CsvRows::new(opened.reader, mapping)?)),
-            Format::Cloudevents => Rows::CloudEvents(Box::new(cloudevents::EventRows::new(
-                opened.reader,
-                mapping,
-            )?)),
-        };
-        Ok(Reader {
-            rows,
-            read: opened.read,
-            size: opened.size,
-        })
+        let opened = open::wrap(std::io::Cursor::new(bytes), size)
+            .map_err(|e| OpenError::File(e.to_string()))?;
+        Reader::of(opened, format, mapping)
     }
 
     /// The next row; `None` at the end.

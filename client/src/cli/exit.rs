@@ -1,6 +1,7 @@
 //! How a command ends: design.md §7. Knows no command.
 
 use crate::error::{Code, Error};
+use crate::input::OpenError;
 use std::process::ExitCode;
 
 /// How a command ended, as the shell sees it.
@@ -91,6 +92,16 @@ impl From<Error> for Trouble {
     }
 }
 
+impl From<OpenError> for Trouble {
+    /// A mapping that does not fit its file is a wrong command line.
+    fn from(error: OpenError) -> Trouble {
+        match error {
+            OpenError::File(text) => Trouble::no(text),
+            OpenError::Mapping(text) => Trouble::usage(text),
+        }
+    }
+}
+
 /// The error as a person should read it.
 fn told(error: &Error) -> String {
     let mut text = error.to_string();
@@ -126,6 +137,9 @@ mod tests {
         for (error, exit) in cases {
             assert_eq!(Trouble::from(error.clone()).exit, exit, "{error:?}");
         }
+        let text = || "x".to_owned();
+        assert_eq!(Trouble::from(OpenError::Mapping(text())).exit, Exit::Usage);
+        assert_eq!(Trouble::from(OpenError::File(text())).exit, Exit::No);
         assert_eq!(
             Trouble::reading(Error::new(Code::Deadline, "x").unknown()).exit,
             Exit::Unreachable

@@ -139,7 +139,7 @@ async fn file(
     mapping: &Mapping,
     say: &mut Say,
 ) -> Result<(Summary, End), Trouble> {
-    let mut reader = Reader::open(path, mapping).map_err(Trouble::no)?;
+    let mut reader = Reader::open(path, mapping)?;
     let stateless = args.no_resume || path.as_os_str() == "-";
     let mut resume = if stateless {
         None

@@ -72,6 +72,9 @@ pub(super) fn run(
     }
     let mut summary = Summary::default();
     let signals = read(args, &mapping, &mut summary)?;
+    if let Some(text) = timeless(&signals) {
+        say.talk(format_args!("warning: {text}"));
+    }
     let counted = RefCell::new(Counted::default());
     for journey in &compiled {
         counted
@@ -194,7 +197,7 @@ fn read(
 ) -> Result<Vec<theirs::Signal>, Trouble> {
     let mut signals = Vec::new();
     for path in &args.input {
-        let mut reader = Reader::open(path, mapping).map_err(Trouble::no)?;
+        let mut reader = Reader::open(path, mapping)?;
         while let Some(row) = reader
             .next_row()
             .map_err(|e| Trouble::no(format!("{}: {e}", path.display())))?
@@ -224,6 +227,27 @@ fn read(
         signals = timed.into_iter().map(|(_, s)| s).collect();
     }
     Ok(signals)
+}
+
+/// What clock there is where signals bear no time; nothing to say where all do.
+fn timeless(signals: &[theirs::Signal]) -> Option<String> {
+    let without = signals.iter().filter(|s| s.time.is_none()).count();
+    if without == 0 {
+        return None;
+    }
+    const HELP: &str = "the column is named with --time COLUMN";
+    Some(if without == signals.len() {
+        format!(
+            "no signal bears a time, so the clock stands still at {}, and no time passes between them; {HELP}",
+            Time::default()
+        )
+    } else {
+        format!(
+            "{} of {} signals bear no time: each is taken at the time of the one before it; {HELP}",
+            show::count(without as u64),
+            show::count(signals.len() as u64)
+        )
+    })
 }
 
 /// A signal as the rules see it, checked as a server would.
@@ -327,5 +351,32 @@ fn status_word(status: Status) -> &'static str {
         Status::Exited => "exited",
         Status::Expired => "expired",
         Status::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clock_there_is_without_times_is_said() {
+        let signal = |time: Option<i64>| theirs::Signal {
+            id: "1".to_owned(),
+            source: "test".to_owned(),
+            kind: "a.b".to_owned(),
+            time: time.map(Time),
+            identifiers: Vec::new(),
+            data: BTreeMap::new(),
+            attributes: BTreeMap::new(),
+        };
+        assert_eq!(timeless(&[]), None);
+        assert_eq!(timeless(&[signal(Some(7))]), None);
+        let all = timeless(&[signal(None), signal(None)]).unwrap_or_default();
+        assert!(
+            all.contains("stands still at 1970-01-01T00:00:00Z"),
+            "{all}"
+        );
+        let some = timeless(&[signal(Some(7)), signal(None)]).unwrap_or_default();
+        assert!(some.starts_with("1 of 2 signals bear no time"), "{some}");
     }
 }

@@ -92,7 +92,7 @@ impl EventRows {
         let kind = format!("{}{}", self.mapping.prefix, text(&event, "type")?);
         let source = match &self.mapping.source {
             Some(source) => source.as_str(),
-            None => text(&event, "source")?,
+            None => named(text(&event, "source")?)?,
         };
         let mut signal = Signal::with_id(kind, text(&event, "id")?).source(source);
         if event.contains_key("time") {
@@ -142,6 +142,21 @@ impl EventRows {
         }
         Ok(signal)
     }
+}
+
+/// The source as it is, where it is a name of ours. CloudEvents say a URI: to make a name of it would make one source of
+/// two that differ in a sign alone, and signals of one lost as duplicates of the other.
+fn named(source: &str) -> Result<&str, RowError> {
+    if sojourn_journey::identifier::is_name(source) {
+        return Ok(source);
+    }
+    Err(RowError::new(
+        "source",
+        format!(
+            "{source:?} is no name of a source (1 to 128 of A-Z a-z 0-9 _ . -); name it with --source NAME, and import the \
+             events of several sources as several files"
+        ),
+    ))
 }
 
 fn text<'a>(event: &'a Map<String, Value>, key: &str) -> Result<&'a str, RowError> {

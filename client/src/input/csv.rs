@@ -1,7 +1,7 @@
 //! Rows of a CSV file. The header line names the columns; the mapping says what becomes of them.
 
 use super::mapping::Mapping;
-use super::{Row, RowError};
+use super::{OpenError, Row, RowError};
 use crate::signal::Signal;
 use sha2::Digest as _;
 use std::io::BufRead;
@@ -39,34 +39,36 @@ struct Field {
 }
 
 impl CsvRows {
-    pub fn new(mut reader: Box<dyn BufRead + Send>, mapping: &Mapping) -> Result<CsvRows, String> {
+    pub fn new(
+        mut reader: Box<dyn BufRead + Send>,
+        mapping: &Mapping,
+    ) -> Result<CsvRows, OpenError> {
+        let unreadable = |e: &dyn std::fmt::Display| {
+            OpenError::File(format!("the header line cannot be read: {e}"))
+        };
         // the reader ends a row at the carriage return and counts the line at the line feed, which it meets with the next
-        let start = reader
-            .fill_buf()
-            .map_err(|e| format!("the header line cannot be read: {e}"))?;
+        let start = reader.fill_buf().map_err(|e| unreadable(&e))?;
         let feed = start.iter().position(|b| *b == b'\n');
         let late = feed.is_some_and(|at| at > 0 && start[at - 1] == b'\r');
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(reader);
-        let header = reader
-            .byte_headers()
-            .map_err(|e| format!("the header line cannot be read: {e}"))?;
+        let header = reader.byte_headers().map_err(|e| unreadable(&e))?;
         if header.is_empty() {
-            return Err(
+            return Err(OpenError::File(
                 "the file is empty, expected a header line with the names of the columns"
                     .to_owned(),
-            );
+            ));
         }
         let mut names = Vec::with_capacity(header.len());
         for (index, name) in header.iter().enumerate() {
             let name = std::str::from_utf8(name).map_err(|_| {
-                format!(
+                OpenError::File(format!(
                     "the name of column {} is not utf-8; save the file as utf-8",
                     index + 1
-                )
+                ))
             })?;
             names.push(name.trim().to_owned());
         }
-        let columns = Columns::new(names, mapping)?;
+        let columns = Columns::new(names, mapping).map_err(OpenError::Mapping)?;
         Ok(CsvRows {
             width: columns.names.len(),
             reader,

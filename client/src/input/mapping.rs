@@ -4,7 +4,7 @@ use super::RowError;
 use crate::signal::Identifier;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use std::path::Path;
 
 /// What a file holds.
@@ -171,8 +171,7 @@ impl Mapping {
             ));
         };
         match &self.zone {
-            Some(zone) => zone
-                .to_timestamp(local)
+            Some(zone) => instant(local, zone)
                 .map_err(|e| RowError::new(column, format!("{text:?} is out of range: {e}"))),
             None => Err(RowError::new(
                 column,
@@ -202,5 +201,20 @@ impl Mapping {
             self.attributes
         );
         hex::encode(&sha2::Sha256::digest(text.as_bytes())[..8])
+    }
+}
+
+/// The instant of a local time: where clocks skip it, the next valid instant; where it comes twice, the first. As in a
+/// journey.
+fn instant(local: DateTime, zone: &TimeZone) -> Result<Timestamp, jiff::Error> {
+    let found = zone.to_ambiguous_timestamp(local);
+    match found.offset() {
+        AmbiguousOffset::Gap { after, .. } => {
+            // read with the later offset it lies before the change, which is the next instant
+            let before = after.to_timestamp(local)?;
+            let change = zone.following(before).next();
+            Ok(change.map_or(before, |change| change.timestamp()))
+        }
+        AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => found.earlier(),
     }
 }

@@ -384,3 +384,65 @@ fn rows_are_passed_over_without_being_looked_at() {
     assert_eq!(reader.skip_rows(5), Ok(0));
     assert_eq!(reader.bytes_read(), csv.len() as u64);
 }
+
+#[test]
+fn a_local_time_that_clocks_skip_is_the_next_one_there_is() {
+    let csv = |time: &str| format!("id,time,app,act\ne1,{time},1,A\n");
+    let zoned = mapping(&format!("{CSV}time_zone = \"America/New_York\""));
+    // Clocks go from 02:00 to 03:00 on 2027-03-14, and back from 02:00 to 01:00 on 2027-11-07.
+    for (local, expected) in [
+        ("2027-03-14T01:59:59", "2027-03-14T06:59:59Z"),
+        ("2027-03-14T02:15:00", "2027-03-14T07:00:00Z"),
+        ("2027-03-14T02:59:59", "2027-03-14T07:00:00Z"),
+        ("2027-03-14T03:00:01", "2027-03-14T07:00:01Z"),
+        ("2027-11-07T01:30:00", "2027-11-07T05:30:00Z"),
+    ] {
+        let found = told(csv(local), Format::Csv, &zoned);
+        assert!(
+            found[0].contains(&format!(" {expected} ")),
+            "{local}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_source_of_a_cloudevent_is_a_name_or_is_given_one() {
+    let event = r#"{"specversion":"1.0","id":"1","source":"https://depot.example.org/parcels","type":"t","subject":"a"}"#;
+    let found = told(event, Format::Cloudevents, &Mapping::default());
+    assert!(
+        found[0].starts_with(
+            "1/1 error: column source: \"https://depot.example.org/parcels\" is no name of a source"
+        ) && found[0].contains("--source NAME"),
+        "{found:?}"
+    );
+    let found = told(event, Format::Cloudevents, &mapping("source = \"depot\""));
+    assert!(found[0].starts_with("1/1 depot/1 t subject=a"), "{found:?}");
+}
+
+#[test]
+fn a_mapping_that_does_not_fit_is_told_apart_from_a_file_that_cannot_be_read() {
+    let open = |bytes: &[u8], format: Format, toml: &str| {
+        Reader::from_bytes(bytes.to_vec(), format, &mapping(toml)).err()
+    };
+    let wrong = |error: Option<OpenError>| matches!(error, Some(OpenError::Mapping(_)));
+    let csv = b"id,time,app,act\n";
+    assert!(open(csv, Format::Csv, CSV).is_none());
+    assert!(wrong(open(
+        csv,
+        Format::Csv,
+        &CSV.replace("\"id\"", "\"ident\"")
+    )));
+    assert!(wrong(open(csv, Format::Csv, "customer = [\"app=app\"]")));
+    assert!(wrong(open(b"{}", Format::Cloudevents, "id = \"x\"")));
+    assert!(matches!(
+        open(b"", Format::Csv, CSV),
+        Some(OpenError::File(_))
+    ));
+    assert!(matches!(
+        Reader::open(Path::new("nowhere.csv"), &mapping(CSV)).err(),
+        Some(OpenError::File(_))
+    ));
+    assert!(wrong(
+        Reader::open(Path::new("nowhere.txt"), &mapping(CSV)).err()
+    ));
+}
