@@ -458,9 +458,15 @@ async fn watch(client: &crate::Client, args: WatchArgs, say: &mut Say) -> Result
         .await
         .map_err(Trouble::reading)?;
     let mut seen = std::pin::pin!(seen);
+    let mut told = false;
     while let Some(what) = seen.next().await {
         match what.map_err(Trouble::reading)? {
-            Watched::Started(_) => say.talk("watching; Ctrl-C ends it"),
+            // every shard begins for itself
+            Watched::Started(_) if told => {}
+            Watched::Started(_) => {
+                told = true;
+                say.talk("watching; Ctrl-C ends it");
+            }
             Watched::Missed(count) => say.talk(format_args!(
                 "{count} entries were missed: too slow to take them"
             )),
