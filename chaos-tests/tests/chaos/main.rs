@@ -3,6 +3,7 @@
 
 mod actions;
 mod by_hand;
+mod customers;
 mod deactivated;
 mod endpoints;
 mod failed;
