@@ -313,7 +313,10 @@ async fn an_endpoint_that_is_used_stays_and_none_has_a_secret_in_its_address() -
     let (_server, _hook, client) = begun(Setup::default(), Endpoint::default()).await?;
     let refused = client.delete_endpoint("hook", "story").await;
     let error = refused.err().context("it was deleted")?;
-    ensure!(error.message().contains("used by the live version of ping"), "{error}");
+    ensure!(
+        error.message().contains("used by the live version of ping"),
+        "{error}"
+    );
     for (url, first, max, field) in [
         ("http://ann:secret@localhost/", 0, 0, "endpoint.url"),
         ("http://ann@localhost/", 0, 0, "endpoint.url"),
@@ -332,7 +335,10 @@ async fn an_endpoint_that_is_used_stays_and_none_has_a_secret_in_its_address() -
         let named = error.violations().first().map(|v| v.field.clone());
         ensure!(named.as_deref() == Some(field), "{error:?}");
     }
-    let bare = PING.replace("      - webhook: { to: hook, body: { who: \"{{ customer.id }}\" } }\n", "      - log: hello\n");
+    let bare = PING.replace(
+        "      - webhook: { to: hook, body: { who: \"{{ customer.id }}\" } }\n",
+        "      - log: hello\n",
+    );
     publish(&client, &bare).await?;
     client.delete_endpoint("hook", "story").await?;
     Ok(())
