@@ -386,6 +386,8 @@ impl GroupInner {
         };
         match tokio::time::timeout(SETTLE_WITHIN, known).await {
             Ok(Ok(())) => {}
+            // A group that is closing purges when it is open again.
+            Ok(Err(_)) if self.closing.load(Ordering::Acquire) => {}
             Ok(Err(why)) => tracing::warn!(group = %self.id, %why, "the log was not purged"),
             Err(_) => {
                 tracing::warn!(group = %self.id, "the log was not purged in time; the next checkpoint tries again")

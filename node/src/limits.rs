@@ -48,6 +48,6 @@ pub const UNMATCHED_DAYS: u32 = 30;
 /// The newest signals that concerned nobody, kept in memory for each shard.
 pub const NO_MATCH_SAMPLE: usize = 32;
 /// Customers of one shard that may begin to leave memory at once.
-pub const LEAVING: usize = 256;
+pub const LEAVING: usize = 32;
 /// Bytes on disk that the index of receipts may take in one node.
 pub const DEDUP_BYTES: u64 = 8 << 30;

@@ -17,6 +17,7 @@ use crate::shard::owner::Duties;
 use crate::shard::proposer::Proposal;
 use crate::shard::read;
 use crate::shard::receipt;
+use crate::shard::state::Look;
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use sojourn_journey::customer::Customer;
@@ -52,8 +53,8 @@ pub struct Mind {
     known: Option<CustomerState>,
     /// The packed customers of this hash while they are away: the next decision brings them back.
     returning: Option<Bytes>,
-    /// The last decision, if by it they leave memory.
-    left: Option<DecisionId>,
+    /// What is known is not what is committed, and has to be read.
+    unread: Unread,
     in_flight: HashMap<u128, DecisionId>,
     executions: HashMap<ExecutionKey, ActorRef<Decide>>,
 }
@@ -73,15 +74,21 @@ impl Actor for CustomerActor {
             .session()
             .ok_or("this node does not own the shard any more")?;
         let me = start.customer;
-        let (bucket, returning) = read::bucket(&*start.duties, me.hash)?;
+        // those away are read by the actor itself: here the whole shard would wait for the disk
+        let look = start.duties.state.lock().look(me.hash)?;
+        let (bucket, unread) = match look {
+            Look::Nobody => (Arc::default(), Unread::No),
+            Look::Here(bucket) => (bucket, Unread::No),
+            Look::Away { .. } => (Arc::default(), Unread::Away),
+        };
         let known = customer_of(&bucket, &me.workspace, &me.key).cloned();
         Ok(Mind {
             me,
             duties: start.duties,
             session,
             known,
-            returning,
-            left: None,
+            returning: None,
+            unread,
             in_flight: HashMap::new(),
             executions: HashMap::new(),
         })
@@ -111,6 +118,15 @@ impl Actor for CustomerActor {
     }
 }
 
+/// Whether what an actor knows has to be read anew before it decides.
+enum Unread {
+    No,
+    /// They are away.
+    Away,
+    /// By this decision they leave memory: what is pending lacks what only apply knows.
+    Left(DecisionId),
+}
+
 /// What a decision is made of, before it has an id.
 struct Draft {
     cause: stored::cause::Cause,
@@ -130,14 +146,15 @@ impl Mind {
         myself: &ActorRef<Request>,
         request: Request,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(left) = self.left.take()
-            && !self.duties.pending.waits(left)
-        {
-            // what is pending lacks what only apply knows: begin from what is committed. (While they are still about to
-            // leave, a decision finds nobody there and is made again.)
-            let (bucket, returning) = read::bucket(&*self.duties, self.me.hash)?;
-            self.known = customer_of(&bucket, &self.me.workspace, &self.me.key).cloned();
-            self.returning = returning;
+        let read = match self.unread {
+            Unread::No => false,
+            Unread::Away => true,
+            // while they are still about to leave, a decision finds nobody there and is made again
+            Unread::Left(by) => !self.duties.pending.waits(by),
+        };
+        if read && let Err(error) = self.read().await {
+            request.answer(Answer::Internal(error.to_string()));
+            return Err(error);
         }
         let Some(request) = self.unless_repeated(request)? else {
             return Ok(());
@@ -224,6 +241,17 @@ impl Mind {
                 self.duties.pending.answer_after(last, request, answer);
             }
         }
+        Ok(())
+    }
+
+    /// Begins from what is committed.
+    async fn read(&mut self) -> Result<(), ActorProcessingErr> {
+        let (duties, hash) = (self.duties.clone(), self.me.hash);
+        let read = tokio::task::spawn_blocking(move || read::bucket(&*duties, hash));
+        let (bucket, returning) = read.await??;
+        self.known = customer_of(&bucket, &self.me.workspace, &self.me.key).cloned();
+        self.returning = returning;
+        self.unread = Unread::No;
         Ok(())
     }
 
@@ -537,7 +565,7 @@ impl Mind {
         }
         self.take_over(&decision, draft.customer, draft.afters);
         let leaves = matches!(decision.cause, stored::cause::Cause::Leave(_));
-        self.left = leaves.then_some(id);
+        self.unread = if leaves { Unread::Left(id) } else { Unread::No };
         if let Some(hash) = decision.id_hash {
             if self.in_flight.len() > 2 * crate::limits::IN_FLIGHT_CUSTOMER {
                 let recent = self.known.iter().flat_map(|k| &k.recent);

@@ -48,6 +48,10 @@ impl ShardArgs {
         let long_ago = crate::clock::wall().0 - self.duties.dedup_window.0;
         let idle: Vec<(u64, Slot)> = {
             let state = self.duties.state.lock();
+            if state.waiting.bytes() > limits::HISTORY_WAITING_MAX / 2 {
+                // it can wait until checkpoints have caught up
+                return;
+            }
             let mut found = Vec::new();
             let mut last = None;
             let next = state.buckets.range((self.looked, Bound::Unbounded));

@@ -505,6 +505,11 @@ impl Agenda {
         }
         let ours = (attempt.customer, attempt.key);
         let Some(next) = self.next_of(&ours) else {
+            // it is not there any more: nobody is owed this result
+            let (who, key) = ours;
+            let hash = who.hash;
+            self.attempting.remove(&(who, key, attempt.number));
+            self.look(hash);
             return;
         };
         let ask = Ask::ActionResult {

@@ -1,13 +1,13 @@
 //! What the history keeps beside records and receipts.
 //!
-//! `ended`: shard u16 | customer hash u64 | first log index u64 -> `stored::EndedExecutions`, the index of executions
-//! that are over. `away`: shard u16 | customer hash u64 -> the packed customers of that hash, while they are not in
-//! memory. `unmatched`: shard u16 | first log index u64 -> `stored::UnmatchedSignals` between two checkpoints, dropped
-//! after [`crate::limits::UNMATCHED_DAYS`].
+//! `ended`: shard u16 | customer hash u64 | hash of journey and instance key u64 | run u32 -> `stored::EndedExecution`,
+//! the index of executions that are over. `away`: shard u16 | customer hash u64 -> the packed customers of that hash, while they are not in
+//! memory. `unmatched`: shard u16 | log index u64 | place in the entry u32, of the first -> some
+//! `stored::UnmatchedSignals` in log order behind the time of the newest (i64), dropped after [`crate::limits::UNMATCHED_DAYS`].
 
 use super::fault::Damaged;
-use super::store::{Store, be64, record_key};
-use super::waiting::{Batch, Note};
+use super::store::{Store, be32, be64};
+use super::waiting::{Batch, Note, RunKey};
 use bytes::{BufMut, Bytes};
 use fjall::OwnedWriteBatch;
 use prost::Message;
@@ -17,17 +17,20 @@ use sojourn_proto::stored;
 /// One format byte stands before each value of `ended` and `unmatched`; packed customers bring their own.
 const FORMAT: u8 = 1;
 
+/// Unmatched signals that are stored together.
+const UNMATCHED_TOGETHER: usize = 512;
+
 /// How many expired values of `unmatched` one checkpoint drops at most.
 const EXPIRE: usize = 64;
 
 impl Store {
     /// Puts what a checkpoint took into its batch. `at`: the shard's last `at`.
     pub(super) fn index(&self, batch: &mut OwnedWriteBatch, shard: u16, at: i64, taken: &Batch) {
-        for (customer, notes) in &taken.ended {
-            if let Some(first) = notes.first() {
-                let key = record_key(shard, *customer, first.index);
-                batch.insert(&self.ended, key, joined(notes));
-            }
+        for (key, bytes) in &taken.ended {
+            let mut value = Vec::with_capacity(1 + bytes.len());
+            value.push(FORMAT);
+            value.extend_from_slice(bytes);
+            batch.insert(&self.ended, ended_key(shard, *key), value);
         }
         for (customer, packed) in &taken.away {
             let key = away_key(shard, *customer);
@@ -36,36 +39,36 @@ impl Store {
                 None => batch.remove(&self.away, key),
             }
         }
-        if let Some(first) = taken.unmatched.first() {
-            let mut value = vec![FORMAT];
-            value.put_i64(at);
-            value.extend_from_slice(&joined(&taken.unmatched)[1..]);
-            batch.insert(&self.unmatched, unmatched_key(shard, first.index), value);
+        for notes in taken.unmatched.chunks(UNMATCHED_TOGETHER) {
+            let Some(first) = notes.first() else { continue };
+            let key = unmatched_key(shard, (first.index, first.sub));
+            batch.insert(&self.unmatched, key, joined(at, notes));
         }
     }
 
-    /// The executions that ended, of the customers from one hash to another, in the order of customers and of the log.
+    /// The executions that ended, from one key to another, so many at most.
     ///
     /// # Errors
     /// They cannot be read.
     pub fn ended(
         &self,
         shard: u16,
-        from: u64,
-        to: u64,
-    ) -> Result<Vec<(u64, stored::EndedExecution)>, Damaged> {
+        from: RunKey,
+        to: RunKey,
+        at_most: usize,
+    ) -> Result<Vec<(RunKey, stored::EndedExecution)>, Damaged> {
         let mut all = Vec::new();
-        let low = record_key(shard, from, 0);
-        let high = record_key(shard, to, u64::MAX);
-        self.each_value(
-            || self.ended.range(low..=high),
-            |key, value| {
-                let customer = self.customer_of(key)?;
-                let ended: stored::EndedExecutions = self.decode(value, 0)?;
-                all.extend(ended.executions.into_iter().map(|e| (customer, e)));
-                Ok(())
-            },
-        )?;
+        let range = ended_key(shard, from)..=ended_key(shard, to);
+        let mut values = self
+            .faults
+            .reading("reading executions", || Ok(self.ended.range(range)))?;
+        while all.len() < at_most {
+            let next = self.faults.reading("reading executions", || {
+                values.next().map(fjall::Guard::into_inner).transpose()
+            })?;
+            let Some((key, value)) = next else { break };
+            all.push((self.run_of(&key)?, self.decode(&value, 0)?));
+        }
         Ok(all)
     }
 
@@ -90,8 +93,8 @@ impl Store {
         before: (u64, u32),
         mut f: impl FnMut(stored::UnmatchedSignal) -> bool,
     ) -> Result<(), Damaged> {
-        let low = unmatched_key(shard, 0);
-        let high = unmatched_key(shard, before.0);
+        let low = unmatched_key(shard, (0, 0));
+        let high = unmatched_key(shard, before);
         let mut values = self.faults.reading("reading unmatched signals", || {
             Ok(self.unmatched.range(low..=high).rev())
         })?;
@@ -148,7 +151,7 @@ impl Store {
     pub(super) fn check_indexes(&self) -> Result<(), Damaged> {
         self.each_value(
             || self.ended.iter(),
-            |_, value| self.decode::<stored::EndedExecutions>(value, 0).map(|_| ()),
+            |_, value| self.decode::<stored::EndedExecution>(value, 0).map(|_| ()),
         )?;
         // what a packed customer is, others know: the store's own checksums tell damage
         self.each_value(|| self.away.iter(), |_, _| Ok(()))?;
@@ -167,6 +170,13 @@ impl Store {
             .ok_or_else(|| self.damaged(format!("a key of {} bytes", key.len())))
     }
 
+    fn run_of(&self, key: &[u8]) -> Result<RunKey, Damaged> {
+        match (key.get(2..10), key.get(10..18), key.get(18..22)) {
+            (Some(customer), Some(slot), Some(run)) => Ok((be64(customer), be64(slot), be32(run))),
+            _ => Err(self.damaged(format!("a key of {} bytes", key.len()))),
+        }
+    }
+
     /// Decodes what stands behind the format byte and `skip` more.
     fn decode<M: Message + Default>(&self, value: &[u8], skip: usize) -> Result<M, Damaged> {
         match value.split_first() {
@@ -180,18 +190,28 @@ impl Store {
     }
 }
 
-/// Notes as the repeated field number 1 of a message, behind the format byte.
-fn joined(notes: &[Note]) -> Vec<u8> {
+/// Notes as the repeated field number 1 of a message, behind the format byte and the time of the newest.
+fn joined(at: i64, notes: &[Note]) -> Vec<u8> {
     use prost::encoding::{WireType, encode_key, encode_varint};
     let bytes: usize = notes.iter().map(|n| n.bytes.len() + 6).sum();
-    let mut out = Vec::with_capacity(1 + bytes);
+    let mut out = Vec::with_capacity(9 + bytes);
     out.push(FORMAT);
+    out.put_i64(at);
     for note in notes {
         encode_key(1, WireType::LengthDelimited, &mut out);
         encode_varint(note.bytes.len() as u64, &mut out);
         out.extend_from_slice(&note.bytes);
     }
     out
+}
+
+fn ended_key(shard: u16, (customer, slot, run): RunKey) -> [u8; 22] {
+    let mut key = [0u8; 22];
+    key[..2].copy_from_slice(&shard.to_be_bytes());
+    key[2..10].copy_from_slice(&customer.to_be_bytes());
+    key[10..18].copy_from_slice(&slot.to_be_bytes());
+    key[18..].copy_from_slice(&run.to_be_bytes());
+    key
 }
 
 fn away_key(shard: u16, customer: u64) -> [u8; 10] {
@@ -201,6 +221,10 @@ fn away_key(shard: u16, customer: u64) -> [u8; 10] {
     key
 }
 
-fn unmatched_key(shard: u16, index: u64) -> [u8; 10] {
-    away_key(shard, index)
+fn unmatched_key(shard: u16, (index, sub): (u64, u32)) -> [u8; 14] {
+    let mut key = [0u8; 14];
+    key[..2].copy_from_slice(&shard.to_be_bytes());
+    key[2..10].copy_from_slice(&index.to_be_bytes());
+    key[10..].copy_from_slice(&sub.to_be_bytes());
+    key
 }

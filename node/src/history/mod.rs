@@ -15,7 +15,7 @@ use sojourn_journey::time::{Span, Time};
 
 pub use fault::Damaged;
 pub use store::{CatalogCopy, Store};
-pub use waiting::{Note, Receipts, Waiting};
+pub use waiting::{Note, Receipts, RunKey, Waiting};
 
 /// How long the index of receipts is kept: the limit that is reached first counts.
 #[derive(Clone, Copy, Debug)]

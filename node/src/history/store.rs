@@ -482,7 +482,7 @@ fn day_name(day: u32) -> String {
     format!("{DAY_PREFIX}{day}")
 }
 
-pub(super) fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
+fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
     let mut key = [0u8; 18];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..10].copy_from_slice(&customer.to_be_bytes());
@@ -501,7 +501,7 @@ pub(super) fn be64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
-fn be32(bytes: &[u8]) -> u32 {
+pub(super) fn be32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
 }
 

@@ -14,6 +14,9 @@ pub type Place = (u64, u32);
 /// Receipts by id hash.
 pub type Receipts = HashMap<u128, Place>;
 
+/// Where an execution that ended is kept: customer hash, hash of journey and instance key, run.
+pub type RunKey = (u64, u64, u32);
+
 /// Something kept beside the records, and the log index that it comes from.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -32,8 +35,8 @@ pub struct Batch {
     pub records: BTreeMap<u64, Vec<Record>>,
     /// Receipts.
     pub receipts: Receipts,
-    /// Executions that ended and left memory, by customer hash, in log order.
-    pub ended: BTreeMap<u64, Vec<Note>>,
+    /// Executions that ended and left memory.
+    pub ended: BTreeMap<RunKey, Bytes>,
     /// Customers that left memory, by hash; `None`: those of this hash came back.
     pub away: BTreeMap<u64, Option<Arc<[u8]>>>,
     /// Signals that moved nothing, in log order.
@@ -63,9 +66,9 @@ impl Waiting {
     }
 
     /// Adds an execution that ended and left memory.
-    pub fn ended(&mut self, customer: u64, note: Note) {
-        self.now.bytes += note.bytes.len() as u64 + RECORD_OVERHEAD;
-        self.now.ended.entry(customer).or_default().push(note);
+    pub fn ended(&mut self, key: RunKey, bytes: Bytes) {
+        self.now.bytes += bytes.len() as u64 + RECORD_OVERHEAD;
+        self.now.ended.insert(key, bytes);
     }
 
     /// Adds the customers of a hash that left memory; `None`: they came back.
@@ -89,8 +92,15 @@ impl Waiting {
     pub fn take(&mut self) -> Arc<Batch> {
         let mut batch = std::mem::take(&mut self.now);
         if let Some(old) = self.taken.take() {
-            before(&old.records, &mut batch.records);
-            before(&old.ended, &mut batch.ended);
+            for (customer, records) in &old.records {
+                let mut all = records.clone();
+                all.append(&mut batch.records.remove(customer).unwrap_or_default());
+                batch.records.insert(*customer, all);
+            }
+            for (key, bytes) in &old.ended {
+                let newer = batch.ended.entry(*key);
+                newer.or_insert_with(|| bytes.clone());
+            }
             for (hash, place) in &old.receipts {
                 batch.receipts.insert(*hash, *place);
             }
@@ -129,16 +139,13 @@ impl Waiting {
         self.both(of).flatten().collect()
     }
 
-    /// The waiting executions that ended, of the customers from one hash to another, in the order of customers.
-    pub fn ended_of(&self, from: u64, to: u64) -> Vec<(u64, Note)> {
-        let of = |batch: &Batch| -> Option<Vec<(u64, Note)>> {
+    /// The waiting executions that ended, from one key to another.
+    pub fn ended_of(&self, from: RunKey, to: RunKey) -> BTreeMap<RunKey, Bytes> {
+        let of = |batch: &Batch| -> Option<Vec<(RunKey, Bytes)>> {
             let range = batch.ended.range(from..=to);
-            let all = range.flat_map(|(c, notes)| notes.iter().map(|n| (*c, n.clone())));
-            Some(all.collect())
+            Some(range.map(|(key, bytes)| (*key, bytes.clone())).collect())
         };
-        let mut all: Vec<_> = self.both(of).flatten().collect();
-        all.sort_by_key(|(customer, note)| (*customer, note.index, note.sub));
-        all
+        self.both(of).flatten().collect()
     }
 
     /// The customers of a hash that left memory, if that waits.
@@ -147,24 +154,31 @@ impl Waiting {
         newest.flatten()
     }
 
-    /// The waiting signals that moved nothing, in log order.
-    pub fn all_unmatched(&self) -> Vec<Note> {
-        let of = |batch: &Batch| Some(batch.unmatched.clone());
-        self.both(of).flatten().collect()
+    /// The waiting signals that moved nothing, before a place of the log, newest first: so many, and those that stand at
+    /// the same place as the last.
+    pub fn unmatched_before(&self, before: (u64, u32), at_most: usize) -> Vec<Note> {
+        let taken = self.taken.as_deref();
+        let batches = std::iter::once(&self.now).chain(taken);
+        let all = batches.flat_map(|batch| {
+            let older = batch
+                .unmatched
+                .partition_point(|n| (n.index, n.sub) < before);
+            batch.unmatched[..older].iter().rev()
+        });
+        let mut found: Vec<Note> = Vec::new();
+        for note in all {
+            let last = found.last().map(|n| (n.index, n.sub));
+            if found.len() >= at_most && last != Some((note.index, note.sub)) {
+                break;
+            }
+            found.push(note.clone());
+        }
+        found
     }
 
     /// Looks in both batches, the older first.
     fn both<T>(&self, f: impl Fn(&Batch) -> Option<T>) -> impl Iterator<Item = T> {
         let taken = self.taken.as_ref().and_then(|taken| f(taken));
         taken.into_iter().chain(f(&self.now))
-    }
-}
-
-/// Puts what an older batch holds before what a newer one does.
-fn before<T: Clone>(old: &BTreeMap<u64, Vec<T>>, new: &mut BTreeMap<u64, Vec<T>>) {
-    for (customer, first) in old {
-        let mut all = first.clone();
-        all.append(&mut new.remove(customer).unwrap_or_default());
-        new.insert(*customer, all);
     }
 }

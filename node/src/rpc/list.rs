@@ -7,7 +7,7 @@ use crate::convert::api::execution_to;
 use crate::convert::event::status_from;
 use crate::core::{Core, workspace};
 use crate::limits;
-use crate::shard::customer::{CustomerState, Slot, customer_of};
+use crate::shard::customer::{Bucket, CustomerState, Slot, customer_of};
 use crate::shard::owner::Shard;
 use crate::shard::read::{self, ReadError, Wanted};
 use base64::Engine;
@@ -25,6 +25,8 @@ use tonic::Status;
 
 /// Buckets looked at under one lock.
 const SCAN: usize = 1_024;
+/// Ended executions read at once.
+const ENDED: usize = 1_024;
 /// How long one page is looked for: then it is answered as it is, with the token to go on.
 const PAGE_TIME: Duration = Duration::from_secs(1);
 
@@ -54,15 +56,32 @@ impl Filter {
             && self.stalled.is_none_or(|want| e.stalled == want)
     }
 
+    /// Whether one that has ended may be among those that are looked for.
+    fn may_have_ended(&self) -> bool {
+        let inside = |s: &Stands| matches!(s, Stands::Active | Stands::Held);
+        self.statuses.is_empty() || !self.statuses.iter().all(inside)
+    }
+
     /// Whether it is of the customer that is looked for, by any of their identifiers.
-    fn is_of(&self, shard: &Shard, hash: u64, e: &Execution) -> Result<bool, ReadError> {
+    /// `known`: the customers that were looked at last.
+    fn is_of(
+        &self,
+        shard: &Shard,
+        hash: u64,
+        e: &Execution,
+        known: &mut Option<(u64, Arc<Bucket>)>,
+    ) -> Result<bool, ReadError> {
         let Some(wanted) = &self.customer else {
             return Ok(true);
         };
         if e.customer == *wanted {
             return Ok(true);
         }
-        let (bucket, _) = read::bucket(shard, hash)?;
+        let bucket = match known {
+            Some((of, bucket)) if *of == hash => bucket.clone(),
+            _ => read::bucket(shard, hash)?.0,
+        };
+        *known = Some((hash, bucket.clone()));
         let customer = customer_of(&bucket, &self.workspace, &e.customer);
         Ok(customer.is_some_and(|c| c.customer.identifiers.contains(wanted)))
     }
@@ -230,8 +249,14 @@ fn scan(
     let view = shard.duties.view();
     let workspace = view.workspace(&filter.workspace);
     let mut found = Vec::new();
-    let mut from = after.map_or(Bound::Unbounded, |(hash, ..)| Bound::Included(hash));
+    let mut after = after;
+    let mut known: Option<(u64, Arc<Bucket>)> = None;
     loop {
+        let from = match after {
+            None => Bound::Unbounded,
+            Some((hash, u64::MAX, u32::MAX)) => Bound::Excluded(hash),
+            Some((hash, ..)) => Bound::Included(hash),
+        };
         let slots: Vec<(u64, Slot)> = {
             let state = shard.duties.state.lock();
             let range = state.buckets.range((from, Bound::Unbounded)).take(SCAN);
@@ -243,32 +268,41 @@ fn scan(
                 stopped: None,
             });
         };
-        let (first, last) = (*first, *last);
-        from = Bound::Excluded(last);
+        let (first, last, all) = (*first, *last, slots.len() < SCAN);
+        let lowest = after.unwrap_or_default().max((first, 0, 0));
+        let mut end = (last, u64::MAX, u32::MAX);
         let mut executions: Vec<(Place, Arc<Execution>)> = Vec::new();
+        if filter.may_have_ended() {
+            let ended = read::ended(&**shard, lowest, end, ENDED)?;
+            if ended.len() == ENDED {
+                // the rest of these customers comes with the next look
+                end = ended.last().map_or(end, |e| e.key);
+            }
+            let ours = ended
+                .into_iter()
+                .filter(|e| e.workspace == filter.workspace);
+            executions.extend(ours.map(|e| (e.key, e.execution)));
+        }
+        let wanted = |place: &Place| after.is_none_or(|a| *place > a) && *place <= end;
         let mut over: Vec<(u64, CustomerState)> = Vec::new();
         for (hash, slot) in slots {
             let bucket = slot.open()?.unwrap_or_default();
             for customer in bucket.iter().filter(|c| c.workspace == filter.workspace) {
                 let here = customer.executions.iter();
                 executions.extend(here.map(|e| (place(hash, e), e.clone())));
-                if customer.customer.runs.iter().any(|r| !r.is_active()) {
+                let ended = customer.customer.runs.iter().any(|r| !r.is_active());
+                if ended && filter.may_have_ended() {
                     over.push((hash, customer.clone()));
                 }
             }
         }
-        let ended = read::ended(&**shard, first, last)?.into_iter();
-        let ended = ended.filter(|e| e.workspace == filter.workspace);
-        executions.extend(ended.map(|e| (place(e.hash, &e.execution), e.execution)));
-        for (place, ended) in unindexed(shard, &over, &executions)? {
-            executions.push((place, ended));
-        }
-        executions.retain(|(place, e)| after.is_none_or(|a| *place > a) && filter.execution(e));
-        // one that ended between the two looks is there twice: shown as it was in memory
+        executions.extend(unindexed(shard, &over, &executions, wanted)?);
+        executions.retain(|(place, e)| wanted(place) && filter.execution(e));
+        // one that ended between the two looks is there twice: shown as it ended
         executions.sort_by_key(|(place, _)| *place);
-        executions.dedup_by_key(|(place, _)| *place);
+        executions.dedup_by(|b, a| a.0 == b.0 && a.1.customer == b.1.customer);
         for (place, e) in executions {
-            if filter.is_of(shard, place.0, &e)? {
+            if filter.is_of(shard, place.0, &e, &mut known)? {
                 let state = workspace.map_or_else(Default::default, |w| w.state(&e.journey));
                 found.push(execution_to(&filter.workspace, &e, state));
                 if found.len() >= room {
@@ -279,10 +313,18 @@ fn scan(
                 }
             }
         }
+        if all && end == (last, u64::MAX, u32::MAX) {
+            return Ok(Scanned {
+                found,
+                stopped: None,
+            });
+        }
+        after = Some(end);
         if Instant::now() >= until {
-            // whatever there is of the last customer has been looked at
-            let stopped = Some((last, u64::MAX, u32::MAX));
-            return Ok(Scanned { found, stopped });
+            return Ok(Scanned {
+                found,
+                stopped: after,
+            });
         }
     }
 }
@@ -292,22 +334,24 @@ fn unindexed(
     shard: &Shard,
     over: &[(u64, CustomerState)],
     known: &[(Place, Arc<Execution>)],
+    wanted: impl Fn(&Place) -> bool,
 ) -> Result<Vec<(Place, Arc<Execution>)>, ReadError> {
     let places: HashSet<Place> = known.iter().map(|(place, _)| *place).collect();
     let mut found = Vec::new();
     for (hash, customer) in over {
         for run in customer.customer.runs.iter().filter(|r| !r.is_active()) {
             let slot = slot_hash(&run.journey, run.instance.as_deref());
-            if places.contains(&(*hash, slot, run.run)) {
+            let place = (*hash, slot, run.run);
+            if places.contains(&place) || !wanted(&place) {
                 continue;
             }
-            let wanted = Wanted {
+            let run = Wanted {
                 journey: &run.journey,
                 instance: run.instance.as_deref(),
                 run: run.run,
             };
-            let execution = read::execution(shard, customer, *hash, &wanted)?;
-            found.extend(execution.map(|e| (place(*hash, &e), e)));
+            let execution = read::execution(shard, customer, *hash, &run)?;
+            found.extend(execution.map(|e| (place, e)));
         }
     }
     Ok(found)

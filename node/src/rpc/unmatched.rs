@@ -3,6 +3,7 @@
 
 use super::errors;
 use super::executions::unreadable;
+use crate::convert::Unreadable;
 use crate::convert::value::identifier_from;
 use crate::core::{Core, workspace};
 use crate::limits;
@@ -20,6 +21,10 @@ const PAGE_TIME: Duration = Duration::from_secs(1);
 
 /// A place in the log: index, place in the entry.
 type Place = (u64, u32);
+/// So many are looked at before the time of a page can be over.
+const LEAST: usize = 1_024;
+/// Waiting ones looked at under one lock.
+const AT_ONCE: usize = 1_024;
 
 struct Filter {
     workspace: String,
@@ -142,40 +147,54 @@ fn scan(
     let mut found: Vec<stored::UnmatchedSignal> = Vec::new();
     let mut looked: Option<Place> = None;
     let mut stopped = None;
+    let mut looked_at = 0;
     // of one decision all are shown, or none
     let mut take = |signal: stored::UnmatchedSignal| {
         let place = (signal.index, signal.sub);
         if let Some(last) = looked
             && last != place
-            && (found.len() >= room || Instant::now() >= until)
+            && (found.len() >= room || (looked_at > LEAST && Instant::now() >= until))
         {
             stopped = Some(last);
             return false;
         }
         looked = Some(place);
+        looked_at += 1;
         if filter.takes(&signal) {
             found.push(signal);
         }
         true
     };
-    // waiting first: a checkpoint that completes in between has them in the store, whose newer ones are passed over
-    let waiting = shard.duties.state.lock().waiting.all_unmatched();
-    let oldest = waiting.first().map_or(before, |n| (n.index, n.sub));
+    let mut from = before;
     let mut more = true;
-    for note in waiting.into_iter().rev() {
-        if more && (note.index, note.sub) < before {
-            let signal = stored::UnmatchedSignal::decode(note.bytes).map_err(|e| {
-                crate::convert::Unreadable {
-                    what: "an unmatched signal",
-                    why: e.to_string(),
-                }
+    // waiting first: a checkpoint that completes in between has them in the store
+    while more {
+        let waiting = shard
+            .duties
+            .state
+            .lock()
+            .waiting
+            .unmatched_before(from, AT_ONCE);
+        let all = waiting.len() < AT_ONCE;
+        for note in waiting {
+            let place = (note.index, note.sub);
+            let signal = stored::UnmatchedSignal::decode(note.bytes).map_err(|e| Unreadable {
+                what: "an unmatched signal",
+                why: e.to_string(),
             })?;
-            more = take(signal);
+            // several executions of one decision stand at one place: all of them, or none
+            if more {
+                more = take(signal);
+            }
+            from = place;
+        }
+        if all {
+            break;
         }
     }
     if more {
         let history = &shard.duties.history;
-        history.unmatched(shard.number, before.min(oldest), &mut take)?;
+        history.unmatched(shard.number, from, &mut take)?;
     }
     let mut shown = Vec::with_capacity(found.len());
     for signal in found {

@@ -17,6 +17,7 @@ use sojourn_journey::customer::Customer;
 use sojourn_journey::event::What;
 use sojourn_journey::evolve::evolve;
 use sojourn_journey::execution::Execution;
+use sojourn_journey::identifier::slot_hash;
 use sojourn_proto::stored::{self, cause::Cause};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -33,8 +34,8 @@ pub fn apply(
     bytes: &Bytes,
 ) -> Result<Verdict, Unreadable> {
     if let Some(Slot::Away(_)) = state.buckets.get(&decision.hash) {
-        // one that cannot be read here could not be read by the owner, who decides again from what it can read
-        let returned = decision.returned.as_ref().and_then(|b| unpack(b).ok());
+        // the owner has read it: what cannot be read here is of a newer version, and never skipped
+        let returned = decision.returned.as_ref().map(|b| unpack(b)).transpose()?;
         if !returned.is_some_and(|bucket| state.come_back(decision.hash, bucket, index)) {
             state.ignored += 1;
             return Ok(Verdict::Ignored);
@@ -94,10 +95,12 @@ pub fn apply(
             bytes: message.into(),
         };
         for execution in notes.ended {
+            let slot = slot_hash(&execution.journey, execution.instance.as_deref());
             let ended = ended(decision, index, &execution);
-            state
-                .waiting
-                .ended(decision.hash, note(ended.encode_to_vec()));
+            state.waiting.ended(
+                (decision.hash, slot, execution.run),
+                ended.encode_to_vec().into(),
+            );
         }
         for (signal, execution) in notes.unmatched {
             let unmatched = unmatched(decision, (index, sub), signal, &execution);

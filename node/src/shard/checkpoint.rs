@@ -165,7 +165,7 @@ pub fn read_chunk(state: &mut ShardState, chunk: &[u8]) -> Result<(), Unreadable
         return Err(unreadable("keys and values differ in number".into()));
     }
     for (hash, packed) in chunk.hashes.into_iter().zip(chunk.customers) {
-        state.put(hash, Slot::from_bytes(&packed));
+        state.put(hash, Slot::from_bytes(&packed)?);
     }
     for hash in chunk.gone {
         let old = state.buckets.remove(&hash);

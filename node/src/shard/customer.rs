@@ -284,11 +284,11 @@ const FORMAT: u8 = 1;
 const HAS_DUE: u8 = 1;
 /// Nothing can become due: the `at` of the last decision.
 const IDLE: u8 = 2;
-/// The bucket is away, and nothing follows: the hash of its last decisions.
-const AWAY: u8 = 4;
+/// The format of a bucket that is away: nothing follows, and the number is the hash of its last decisions.
+const AWAY: u8 = 2;
 
-fn head(flags: u8, number: i64) -> Vec<u8> {
-    let mut out = vec![FORMAT, flags];
+fn head(format: u8, flags: u8, number: i64) -> Vec<u8> {
+    let mut out = vec![format, flags];
     out.extend_from_slice(&number.to_le_bytes());
     out
 }
@@ -322,9 +322,9 @@ pub fn idle_since(bucket: &Bucket) -> Option<Time> {
 pub fn pack(bucket: &Bucket) -> Vec<u8> {
     let due = bucket.iter().filter_map(CustomerState::next_due).min();
     let mut out = match (due, idle_since(bucket)) {
-        (Some(due), _) => head(HAS_DUE, due.0),
-        (None, Some(since)) => head(IDLE, since.0),
-        (None, None) => head(0, 0),
+        (Some(due), _) => head(FORMAT, HAS_DUE, due.0),
+        (None, Some(since)) => head(FORMAT, IDLE, since.0),
+        (None, None) => head(FORMAT, 0, 0),
     };
     for customer in bucket {
         // encoding into a Vec cannot fail: it grows
@@ -360,10 +360,20 @@ pub fn unpack(packed: &[u8]) -> Result<Bucket, Unreadable> {
 
 impl Slot {
     /// From canonical bytes.
-    pub fn from_bytes(bytes: &[u8]) -> Slot {
-        match head_of(bytes) {
-            Some((AWAY, chain)) => Slot::Away(chain.cast_unsigned()),
-            _ => Slot::Packed(bytes.into()),
+    ///
+    /// # Errors
+    /// They are of a format that this version does not know.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Slot, Unreadable> {
+        match (bytes.first(), head_of(bytes)) {
+            (Some(&FORMAT), Some(_)) => Ok(Slot::Packed(bytes.into())),
+            (Some(&AWAY), Some((_, chain))) => Ok(Slot::Away(chain.cast_unsigned())),
+            (format, _) => Err(Unreadable {
+                what: "a packed customer",
+                why: format!(
+                    "format {format:?} in {} bytes, this version reads {FORMAT} and {AWAY}",
+                    bytes.len()
+                ),
+            }),
         }
     }
 
@@ -405,7 +415,7 @@ impl Slot {
         match self {
             Slot::Awake(bucket) => pack(bucket).into(),
             Slot::Packed(bytes) => bytes.clone(),
-            Slot::Away(chain) => head(AWAY, chain.cast_signed()).into(),
+            Slot::Away(chain) => head(AWAY, 0, chain.cast_signed()).into(),
         }
     }
 }

@@ -7,13 +7,14 @@ use super::state::{Look, Shared};
 use crate::convert::state::execution_from;
 use crate::convert::value::identifier_from;
 use crate::convert::{Unreadable, need};
-use crate::history::{Damaged, Record, Store};
+use crate::history::{Damaged, Record, RunKey, Store};
 use bytes::Bytes;
 use prost::Message;
 use sojourn_journey::event::Event;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::identifier::{ExecutionId, slot_hash};
 use sojourn_proto::stored;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Something that can be read from: one replica of a shard.
@@ -177,50 +178,47 @@ pub struct Wanted<'a> {
 
 /// An execution that ended and left memory.
 pub struct Ended {
-    /// The hash of its customer.
-    pub hash: u64,
+    /// Where it stands in the index.
+    pub key: RunKey,
     /// The workspace.
     pub workspace: String,
     /// As it was in the end.
     pub execution: Arc<Execution>,
 }
 
-/// The executions that ended, of the customers from one hash to another, in the order of customers and of the log.
+/// The executions that ended, from one key to another, so many at most, in the order of their keys.
 ///
 /// # Errors
 /// They cannot be read.
-pub fn ended(replica: &impl Replica, from: u64, to: u64) -> Result<Vec<Ended>, ReadError> {
+pub fn ended(
+    replica: &impl Replica,
+    from: RunKey,
+    to: RunKey,
+    at_most: usize,
+) -> Result<Vec<Ended>, ReadError> {
     // waiting first: a checkpoint that completes in between makes some appear twice, never vanish
     let waiting = replica.state().lock().waiting.ended_of(from, to);
-    let mut all = replica.history().ended(replica.shard(), from, to)?;
-    for (hash, note) in waiting {
-        let ended = stored::EndedExecution::decode(note.bytes).map_err(|e| Unreadable {
+    let stored = replica
+        .history()
+        .ended(replica.shard(), from, to, at_most)?;
+    let mut all: BTreeMap<RunKey, stored::EndedExecution> = stored.into_iter().collect();
+    for (key, bytes) in waiting {
+        let ended = stored::EndedExecution::decode(bytes).map_err(|e| Unreadable {
             what: "an ended execution",
             why: e.to_string(),
         })?;
-        all.push((hash, ended));
+        all.insert(key, ended);
     }
-    all.sort_by_key(|(hash, ended)| (*hash, ended.index));
-    let mut found: Vec<Ended> = Vec::with_capacity(all.len());
-    let mut twice = std::collections::HashSet::new();
-    for (hash, ended) in all {
+    let mut found = Vec::with_capacity(all.len().min(at_most));
+    for (key, ended) in all.into_iter().take(at_most) {
         let customer = need(ended.customer, "the customer of an ended execution")?;
         let execution = need(ended.execution, "an ended execution")?;
         let execution = execution_from(execution, &identifier_from(customer))?;
-        let id = (
-            hash,
-            ended.index,
-            execution.journey.clone(),
-            execution.instance.clone(),
-            execution.run,
-        );
-        if twice.insert(id) {
-            found.push(Ended {
-                hash,
-                workspace: ended.workspace,
-                execution: Arc::new(execution),
-            });
-        }
+        found.push(Ended {
+            key,
+            workspace: ended.workspace,
+            execution: Arc::new(execution),
+        });
     }
     Ok(found)
 }
@@ -243,9 +241,8 @@ pub fn execution(
     if let Some(execution) = customer.execution(journey, *instance, *run) {
         return Ok(Some(execution.clone()));
     }
-    let indexed = ended_of(replica, customer, hash, |e| {
-        e.run == *run && e.journey == *journey && e.instance.as_deref() == *instance
-    })?;
+    let key = (hash, slot_hash(journey, *instance), *run);
+    let indexed = ended_of(replica, customer, key)?;
     match indexed {
         Some(execution) => Ok(Some(execution)),
         None => replayed(replica, customer, hash, wanted),
@@ -289,7 +286,8 @@ pub fn by_id(
     if let Some(execution) = customer.executions.iter().find(|e| is(e)) {
         return Ok(Some(execution.clone()));
     }
-    if let Some(execution) = ended_of(replica, customer, id.customer, is)? {
+    let key = (id.customer, id.slot, id.run);
+    if let Some(execution) = ended_of(replica, customer, key)? {
         return Ok(Some(execution));
     }
     let run = customer.customer.runs.iter().find(|r| {
@@ -307,13 +305,11 @@ pub fn by_id(
 fn ended_of(
     replica: &impl Replica,
     customer: &CustomerState,
-    hash: u64,
-    is: impl Fn(&Execution) -> bool,
+    key: RunKey,
 ) -> Result<Option<Arc<Execution>>, ReadError> {
-    let found = ended(replica, hash, hash)?.into_iter().find(|e| {
-        e.workspace == customer.workspace
-            && e.execution.customer == customer.customer.key
-            && is(&e.execution)
+    // of two customers of one hash, the other's may stand there
+    let ours = ended(replica, key, key, 1)?.into_iter().find(|e| {
+        e.workspace == customer.workspace && e.execution.customer == customer.customer.key
     });
-    Ok(found.map(|e| e.execution))
+    Ok(ours.map(|e| e.execution))
 }

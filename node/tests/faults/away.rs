@@ -245,13 +245,41 @@ async fn they_come_back_after_kill_and_without_checkpoints() {
             "started"
         );
     }
-    let all: Vec<_> = server
-        .client
-        .list(Filter::default())
-        .try_collect()
-        .await
-        .expect("it lists");
-    assert_eq!(all.len(), 3 * PEOPLE.len() + 1, "every run is listed");
+    for page_size in [1, 2, 1_000] {
+        let filter = Filter {
+            page_size: Some(page_size),
+            ..Filter::default()
+        };
+        let all: Vec<_> = server
+            .client
+            .list(filter)
+            .try_collect()
+            .await
+            .expect("it lists");
+        assert_eq!(all.len(), 3 * PEOPLE.len() + 1, "every run is listed");
+        let ids: std::collections::BTreeSet<&str> = all.iter().map(|e| e.id.as_str()).collect();
+        assert_eq!(ids.len(), all.len(), "once");
+    }
+    for (statuses, many) in [
+        (vec![sojourn_client::wire::Status::Active], PEOPLE.len() + 1),
+        (
+            vec![sojourn_client::wire::Status::Completed],
+            2 * PEOPLE.len(),
+        ),
+    ] {
+        let filter = Filter {
+            statuses,
+            page_size: Some(3),
+            ..Filter::default()
+        };
+        let some: Vec<_> = server
+            .client
+            .list(filter)
+            .try_collect()
+            .await
+            .expect("it lists");
+        assert_eq!(some.len(), many);
+    }
     server.stop();
 }
 
