@@ -59,7 +59,7 @@ pub struct HostConfig {
     pub log_files: LogFiles,
     /// How often old log files are freed. 10 s.
     pub purge_every: Duration,
-    /// sled's cache. 64 MiB.
+    /// sled's cache: checkpoints are written and read in order, so little of it helps. 16 MiB.
     pub checkpoint_cache_bytes: u64,
 }
 
@@ -78,7 +78,7 @@ impl Default for HostConfig {
             max_entry_bytes: 16 << 20,
             log_files: LogFiles::default(),
             purge_every: Duration::from_secs(10),
-            checkpoint_cache_bytes: 64 << 20,
+            checkpoint_cache_bytes: 16 << 20,
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct CatalogCopy {
 /// What is not in tables yet is read back from the journal at a start, and is in memory until then: little of it keeps
 /// both small. The least that fjall takes.
 const JOURNAL_BYTES: u64 = 64 << 20;
+/// What reads of history keep of the tables; the page cache keeps more.
+const CACHE_BYTES: u64 = 32 << 20;
 /// What one keyspace gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 
@@ -70,7 +72,7 @@ impl Store {
         let mut names = listed(dir)?;
         let db = faults.reading("opening it", || {
             Database::builder(dir)
-                .cache_size(64 << 20)
+                .cache_size(CACHE_BYTES)
                 .worker_threads(1)
                 .manual_journal_persist(true)
                 .max_journaling_size(JOURNAL_BYTES)
