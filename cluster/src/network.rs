@@ -1,71 +1,164 @@
-//! The way to the other nodes. There is none yet: a group of several voters finds its peers unreachable.
+//! openraft's way to the other members of a group, over the transport between nodes.
 //!
-//! This module does not know addresses; the transport between nodes takes its place.
+//! This module does not know addresses, nor how frames travel.
 
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
+use crate::snapshot;
+use crate::transport::{FrameBody, Transport, TransportError};
 use crate::types::{TypeConfig, Vote};
-use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use crate::wire;
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot};
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Reaches nobody.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Unconnected;
+/// After a failure the next append waits this long; heartbeats are sent as often.
+const PAUSE: Duration = Duration::from_millis(100);
+/// An append is cut to about this many bytes; openraft sends the rest when these are taken.
+const APPEND_BYTES: usize = 1 << 20;
 
-/// The way to one node that cannot be reached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NoWay {
+/// The way to the other members of one group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub group: GroupId,
+    pub transport: Arc<dyn Transport>,
+    pub pace: snapshot::Pace,
+}
+
+/// The way to one of them.
+pub(crate) struct Peer {
+    network: Network,
     target: NodeId,
 }
 
-impl NoWay {
-    fn unreachable(self) -> Unreachable {
-        Unreachable::new(&std::io::Error::new(
-            std::io::ErrorKind::NotConnected,
-            format!(
-                "there is no way to node {}: this version has no transport between nodes",
-                self.target
-            ),
-        ))
+type AskError = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
+
+fn unreachable(why: &(impl std::error::Error + 'static)) -> AskError {
+    RPCError::Unreachable(Unreachable::new(why))
+}
+
+/// The other node answered, but not what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("node {node}: {why}")]
+struct Odd {
+    node: NodeId,
+    why: String,
+}
+
+impl Peer {
+    fn odd(&self, why: impl Into<String>) -> AskError {
+        unreachable(&Odd {
+            node: self.target,
+            why: why.into(),
+        })
+    }
+
+    async fn ask(&self, body: FrameBody, option: &RPCOption) -> Result<FrameBody, AskError> {
+        let within = option.hard_ttl();
+        let network = &self.network;
+        let asked = network
+            .transport
+            .ask(self.target, network.group, body, within);
+        match asked.await {
+            Ok(FrameBody::Refused(refused)) => Err(self.odd(refused.why)),
+            Ok(answer) => Ok(answer),
+            // It may only be slow; asking again at once is right, and it was slow enough not to be too often.
+            Err(error @ TransportError::Late { .. }) => {
+                Err(RPCError::Network(NetworkError::new(&error)))
+            }
+            Err(error) => Err(unreachable(&error)),
+        }
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Unconnected {
-    type Network = NoWay;
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
 
-    async fn new_client(&mut self, target: NodeId, _node: &EmptyNode) -> NoWay {
-        NoWay { target }
+    async fn new_client(&mut self, target: NodeId, _node: &EmptyNode) -> Peer {
+        Peer {
+            network: self.clone(),
+            target,
+        }
     }
 }
 
-impl RaftNetwork<TypeConfig> for NoWay {
+impl RaftNetwork<TypeConfig> for Peer {
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<NodeId>, RPCError<NodeId, EmptyNode, RaftError<NodeId>>> {
-        Err(self.unreachable().into())
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, AskError> {
+        let (frame, cut) = wire::append(&rpc, APPEND_BYTES);
+        let (vote, prev) = (rpc.vote, rpc.prev_log_id);
+        let last = cut.or(rpc.entries.last().map(|e| e.log_id)).or(prev);
+        drop(rpc);
+        match self.ask(frame, &option).await? {
+            FrameBody::AppendAnswer(answer) => {
+                let answer = wire::append_answer_from(&answer, &vote, prev, last)
+                    .map_err(|why| self.odd(why))?;
+                Ok(match (answer, cut) {
+                    (AppendEntriesResponse::Success, Some(_)) => {
+                        AppendEntriesResponse::PartialSuccess(last)
+                    }
+                    (answer, _) => answer,
+                })
+            }
+            _ => Err(self.odd("it did not answer what it was asked, an append")),
+        }
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<NodeId>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<NodeId>, RPCError<NodeId, EmptyNode, RaftError<NodeId>>> {
-        Err(self.unreachable().into())
+        rpc: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, AskError> {
+        match self.ask(wire::vote(&rpc), &option).await? {
+            FrameBody::VoteAnswer(answer) => {
+                wire::vote_answer_from(&answer).map_err(|why| self.odd(why))
+            }
+            _ => Err(self.odd("it did not answer what it was asked, a vote")),
+        }
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot<TypeConfig>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: Snapshot<TypeConfig>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
-        Err(self.unreachable().into())
+        let network = &self.network;
+        let giving = snapshot::give(
+            &*network.transport,
+            network.group,
+            self.target,
+            vote,
+            snapshot,
+            &network.pace,
+            option.hard_ttl(),
+        );
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            given = giving => match given {
+                Ok(vote) => Ok(SnapshotResponse { vote }),
+                Err(why) => {
+                    tracing::warn!(group = %network.group, node = self.target, %why, "a snapshot was not taken; it is tried again");
+                    let error = Odd { node: self.target, why };
+                    Err(StreamingError::Unreachable(Unreachable::new(&error)))
+                }
+            },
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(PAUSE))
     }
 }

@@ -6,7 +6,7 @@ mod driver;
 
 pub use driver::StateMachine;
 
-use crate::checkpoint::{self, CheckpointStore, StoreFault};
+use crate::checkpoint::{self, CheckpointStore, Pins, Received, StoreFault};
 use crate::error::{CheckpointError, OpenError, panic_text};
 use crate::format::{self, Cover, Covering, Manifest};
 use crate::id::{GroupId, Position};
@@ -94,6 +94,9 @@ pub(crate) struct Replica {
     /// Counts attempts to make a checkpoint that have ended.
     attempts: watch::Sender<u64>,
     one_checkpoint: tokio::sync::Mutex<()>,
+    /// Held while a snapshot is taken from another node.
+    one_snapshot: tokio::sync::Mutex<()>,
+    pins: Pins,
     /// Asks the host for a checkpoint.
     ask: Box<dyn Fn() + Send + Sync>,
     /// Stops the host.
@@ -148,6 +151,8 @@ impl Replica {
             applied: watch::Sender::new(None),
             attempts: watch::Sender::new(0),
             one_checkpoint: tokio::sync::Mutex::new(()),
+            one_snapshot: tokio::sync::Mutex::new(()),
+            pins: Pins::default(),
             ask,
             give_up,
             live: AtomicBool::new(false),
@@ -270,9 +275,37 @@ impl Replica {
     }
 
     /// Calls the machine; its panics become errors.
-    fn guard<T>(&self, call: impl FnOnce(&dyn Machine) -> Result<T, String>) -> Result<T, String> {
-        catch_unwind(AssertUnwindSafe(|| call(&*self.machine)))
-            .unwrap_or_else(|panic| Err(format!("the machine panicked: {}", panic_text(&*panic))))
+    pub(crate) fn guard<T>(
+        &self,
+        call: impl FnOnce(&dyn Machine) -> Result<T, String>,
+    ) -> Result<T, String> {
+        guarded(&*self.machine, call)
+    }
+
+    pub(crate) fn machine(&self) -> Arc<dyn Machine> {
+        self.machine.clone()
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn CheckpointStore> {
+        self.store.clone()
+    }
+
+    pub(crate) fn running(&self) -> Running {
+        self.running.clone()
+    }
+
+    pub(crate) fn applied_log_id(&self) -> Option<LogId> {
+        self.state.lock().applied
+    }
+
+    /// The right to take a snapshot; `None` while another one is being taken.
+    pub(crate) fn try_receive(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.one_snapshot.try_lock().ok()
+    }
+
+    /// Begins to take a checkpoint from another node.
+    pub(crate) fn begin_received(&self) -> Result<Received, CheckpointError> {
+        Received::begin(self.store.clone(), &self.pins, self.group)
     }
 
     fn broken(&self, why: String) -> OpenError {
@@ -426,10 +459,10 @@ impl Replica {
             state.last_try = started;
             (cut, cover, last, std::mem::take(&mut state.replay_bytes))
         };
-        let (store, group) = (self.store.clone(), self.group);
+        let (store, group, pins) = (self.store.clone(), self.group, self.pins.clone());
         let writing = self
             .running
-            .blocking(move || write_cut(&*store, group, cover, last, cut));
+            .blocking(move || write_cut(&*store, &pins, group, cover, last, cut));
         let written = match tokio::time::timeout(HANGS_AFTER, writing).await {
             Ok(Ok(written)) => written,
             Ok(Err(why)) => Err(CheckpointError::Machine(why)),
@@ -468,7 +501,29 @@ impl Replica {
             }
         };
         self.attempts.send_modify(|n| *n += 1);
+        if result.is_ok() {
+            self.delete_old().await;
+        }
         result
+    }
+
+    /// Removes the generations that the last checkpoint does not name. Only now: whoever was handed the one before holds
+    /// it, and nobody is handed it any more.
+    async fn delete_old(&self) {
+        let Some(manifest) = self.state.lock().manifest.clone() else {
+            return;
+        };
+        let (store, group, pins) = (self.store.clone(), self.group, self.pins.clone());
+        let deleted = self
+            .running
+            .blocking(move || checkpoint::delete_old(&*store, &pins, group, &manifest));
+        let failed = match tokio::time::timeout(HANGS_AFTER, deleted).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(why)) => why,
+            Err(_) => "the store hangs".to_owned(),
+        };
+        tracing::warn!(group = %self.group, why = %failed, "old chunks could not be removed; the next checkpoint tries again");
     }
 
     fn snapshot(&self) -> Option<Snapshot<TypeConfig>> {
@@ -480,14 +535,32 @@ impl Replica {
             last_membership: manifest.stored_membership(),
             snapshot_id: format!("{}-{}-{number}", self.group.0, shown(manifest.log_id())),
         };
+        // Held before the state is let go: a checkpoint that takes its place removes it only afterwards.
+        let pin = self
+            .pins
+            .hold(manifest.generations.iter().map(|g| g.number));
         let handle = SnapshotHandle {
             manifest: Some(manifest),
             store: self.store.clone(),
+            machine: Some(self.machine.clone()),
+            _pin: Some(Arc::new(pin)),
+            own: false,
         };
         Some(Snapshot {
             meta,
             snapshot: Box::new(handle),
         })
+    }
+
+    /// A handle on nothing.
+    fn no_snapshot(&self) -> SnapshotHandle {
+        SnapshotHandle {
+            manifest: None,
+            store: self.store.clone(),
+            machine: None,
+            _pin: None,
+            own: false,
+        }
     }
 
     pub(crate) fn figures(&self) -> ReplicaFigures {
@@ -512,26 +585,33 @@ impl Replica {
     }
 }
 
-/// Writes a cut and tells it how it went; old generations go afterwards.
+/// Writes a cut and tells it how it went.
 fn write_cut(
     store: &dyn CheckpointStore,
+    pins: &Pins,
     group: GroupId,
     cover: Cover,
     last: Option<Manifest>,
     mut cut: Box<dyn crate::machine::Cut>,
 ) -> Result<Manifest, CheckpointError> {
     let written = catch_unwind(AssertUnwindSafe(|| {
-        checkpoint::write(store, group, cover, last, &mut *cut)
+        checkpoint::write(store, pins, group, cover, last, &mut *cut)
     }))
     .unwrap_or_else(|panic| Err(CheckpointError::Machine(panic_text(&*panic))));
     let ok = written.is_ok();
     let told = catch_unwind(AssertUnwindSafe(|| cut.done(ok)));
     let manifest = written?;
     told.map_err(|panic| CheckpointError::Machine(panic_text(&*panic)))?;
-    if let Err(error) = checkpoint::delete_old(store, group, &manifest) {
-        tracing::warn!(%group, %error, "old chunks could not be removed; the next checkpoint tries again");
-    }
     Ok(manifest)
+}
+
+/// Calls a machine; its panics become errors.
+pub(crate) fn guarded<T>(
+    machine: &dyn Machine,
+    call: impl FnOnce(&dyn Machine) -> Result<T, String>,
+) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(|| call(machine)))
+        .unwrap_or_else(|panic| Err(format!("the machine panicked: {}", panic_text(&*panic))))
 }
 
 fn shown(at: Option<LogId>) -> String {

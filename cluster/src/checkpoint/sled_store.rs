@@ -274,7 +274,17 @@ impl CheckpointStore for SledStore {
         generation: u64,
         each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault> {
-        let mut from = Some(0);
+        self.read_chunks_from(group, generation, 0, each)
+    }
+
+    fn read_chunks_from(
+        &self,
+        group: GroupId,
+        generation: u64,
+        first: u32,
+        each: &mut EachChunk<'_>,
+    ) -> Result<(), StoreFault> {
+        let mut from = Some(first);
         // A few at a time: an iterator may not outlive the call, for a failure closes sled.
         while let Some(first) = from {
             let range =

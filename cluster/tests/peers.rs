@@ -1,0 +1,271 @@
+//! Three nodes with real sockets and real files: what is acknowledged is on a majority, and one of them owns.
+
+mod common;
+mod several;
+
+use common::{soon, until};
+use several::*;
+use sojourn_cluster::{ProposeError, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[test]
+fn what_is_proposed_is_on_all() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let owner = world.owner().await;
+        let lines: Vec<String> = (0..200).map(|n| format!("line {n}")).collect();
+        let said = lines
+            .iter()
+            .map(|line| world.node(owner).try_say(line, soon()));
+        for said in futures::future::join_all(said).await {
+            said.expect("applied");
+        }
+        // Larger than what is sent at once.
+        let large = "x".repeat(3 << 20);
+        world.say(&large).await;
+        world.agree().await;
+        assert_eq!(world.node(1).ledger.len(), 201);
+        for id in 1..=3 {
+            let members = world.node(id).group.members();
+            assert_eq!(members.voters, BTreeSet::from([1, 2, 3]));
+            assert!(members.learners.is_empty() && !members.changing);
+        }
+        let at = world.node(owner).group.read_index(soon()).await;
+        assert!(at.is_ok(), "{at:?}");
+        for other in (1..=3).filter(|id| *id != owner) {
+            let refused = world.node(other).try_say("not here", soon()).await;
+            assert_eq!(
+                refused,
+                Err(ProposeError::NotOwner {
+                    leader: Some(owner)
+                })
+            );
+        }
+        let figures = sojourn_cluster::transport::Transport::figures(&*world.node(owner).transport);
+        assert_eq!(figures.strangers, 0);
+        for peer in figures.peers {
+            assert!(peer.up && peer.connects == 1, "{peer:?}");
+            assert!(peer.frames_sent >= peer.messages_sent, "{peer:?}");
+        }
+    });
+}
+
+#[test]
+fn a_killed_owner_is_followed_by_another_and_nothing_acknowledged_is_lost() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let mut acknowledged = BTreeMap::new();
+        let mut unknown = Vec::new();
+        let mut last_term = 0;
+        for round in 0..3 {
+            let owner = world.owner().await;
+            let term_now = term(world.node(owner)).expect("it owns");
+            assert!(term_now > last_term, "each ownership has a term of its own");
+            last_term = term_now;
+            // Each of them has a proposal in flight until one is not acknowledged.
+            let mut writers = tokio::task::JoinSet::new();
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            for writer in 0..16 {
+                let (group, tell) = (world.node(owner).group.clone(), tell.clone());
+                writers.spawn(async move {
+                    for n in 0.. {
+                        let text = format!("{round}/{writer}/{n}");
+                        let deadline = Instant::now() + Duration::from_secs(2);
+                        let kind = sojourn_cluster::EntryKind::Decisions;
+                        match group.propose(kind, text.clone().into(), deadline).await {
+                            Ok(done) => tell.send((text, done.at)).expect("the test listens"),
+                            Err(error) => return (text, error),
+                        }
+                    }
+                    unreachable!("it ends with an error")
+                });
+            }
+            for _ in 0..100 {
+                let (text, at) = told.recv().await.expect("writers live");
+                acknowledged.insert(text, at);
+            }
+            world.kill(owner).await;
+            drop(tell);
+            for (text, error) in writers.join_all().await {
+                match error {
+                    // Given to the log before the kill.
+                    ProposeError::Unknown { .. } => unknown.push(text),
+                    error => panic!("{text}: {error}"),
+                }
+            }
+            while let Some((text, at)) = told.recv().await {
+                acknowledged.insert(text, at);
+            }
+            let after = format!("after {round}");
+            let done = world.say(&after).await;
+            acknowledged.insert(after, done.at);
+            world.restart(owner).await;
+            world.agree().await;
+            for node in world.nodes.values() {
+                for (text, at) in &acknowledged {
+                    let line = node.ledger.get(text);
+                    assert_eq!(line.map(|l| (l.times, l.first)), Some((1, *at)), "{text}");
+                }
+            }
+        }
+        assert_eq!(unknown.len(), 3 * 16, "each writer had one in flight");
+        for text in &unknown {
+            let line = world.node(1).ledger.get(text);
+            assert!(line.is_none_or(|l| l.times == 1), "{text}");
+        }
+    });
+}
+
+#[test]
+fn the_leadership_is_given_to_a_voter_and_comes_back() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let mut owner = world.owner().await;
+        world.say("before").await;
+        for round in 0..4 {
+            let target = owner % 3 + 1;
+            let group = &world.node(owner).group;
+            group
+                .transfer_to(target, soon())
+                .await
+                .expect("transferred");
+            assert!(!world.node(owner).owns());
+            assert_eq!(world.owner_among(|id| id == target).await, target);
+            owner = target;
+            world.say(&format!("round {round}")).await;
+        }
+        // To itself: nothing to do.
+        let group = &world.node(owner).group;
+        group.transfer_to(owner, soon()).await.expect("it has it");
+        let stranger = group.transfer_to(9, soon()).await.expect_err("no voter");
+        assert!(
+            stranger.to_string().contains("node 9 does not vote"),
+            "{stranger}"
+        );
+        let other = owner % 3 + 1;
+        let not_mine = world.node(other).group.transfer_to(other, soon()).await;
+        let not_mine = not_mine.expect_err("not the owner");
+        assert!(
+            not_mine
+                .to_string()
+                .contains(&format!("node {owner} leads")),
+            "{not_mine}"
+        );
+        // Whose history has gaps does not stand for election, and the owner stays.
+        world
+            .node(other)
+            .keeper
+            .whole
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+        let soon = Instant::now() + Duration::from_secs(3);
+        let late = group
+            .transfer_to(other, soon)
+            .await
+            .expect_err("cannot lead");
+        assert!(
+            late.to_string().contains("its history is not complete"),
+            "{late}"
+        );
+        world.say("still").await;
+        assert_eq!(world.owner().await, owner);
+        world.agree().await;
+    });
+}
+
+#[test]
+fn an_owner_in_a_minority_acknowledges_nothing_and_reads_nothing() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let old = world.owner().await;
+        world.say("before").await;
+        let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+        for other in &others {
+            world.wires.part(old, *other, true);
+        }
+        let cut_off = &world.node(old).group;
+        let soon_over = Instant::now() + Duration::from_secs(3);
+        let (wrote, read) = tokio::join!(
+            world.node(old).try_say("in the minority", soon_over),
+            cut_off.read_index(soon_over)
+        );
+        assert!(
+            matches!(wrote, Err(ProposeError::Unknown { .. })),
+            "{wrote:?}"
+        );
+        assert!(
+            matches!(read, Err(ProposeError::Unknown { .. })),
+            "{read:?}"
+        );
+        let new = world.owner_among(|id| id != old).await;
+        let done = world.node(new).try_say("in the majority", soon()).await;
+        let done = done.expect("applied");
+        assert_eq!(world.node(old).ledger.get("in the majority"), None);
+        for other in &others {
+            world.wires.part(old, *other, false);
+        }
+        world.agree().await;
+        let line = world.node(old).ledger.get("in the majority");
+        assert_eq!(line.map(|l| l.first), Some(done.at));
+        // Unknown was the right word: it may be there or not, but at most once, and everywhere alike.
+        let ghost = world.node(old).ledger.get("in the minority");
+        assert!(ghost.is_none_or(|l| l.times == 1));
+    });
+}
+
+#[test]
+fn a_node_that_is_not_heard_or_does_not_hear_changes_nothing_acknowledged() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let owner = world.owner().await;
+        world.say("before").await;
+        let deaf = owner % 3 + 1;
+        let epoch = world.node(owner).group.role().borrow().clone();
+        // It hears nobody, and everybody hears it: it must not unseat an owner that a majority follows.
+        for other in (1..=3).filter(|id| *id != deaf) {
+            world.wires.hold(other, deaf, true);
+        }
+        for n in 0..20 {
+            let said = world
+                .node(owner)
+                .try_say(&format!("deaf {n}"), soon())
+                .await;
+            said.expect("applied by the other two");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(*world.node(owner).group.role().borrow(), epoch);
+        for other in (1..=3).filter(|id| *id != deaf) {
+            world.wires.hold(other, deaf, false);
+        }
+        world.agree().await;
+        // Now the owner is heard by nobody, but hears.
+        let owner = world.owner().await;
+        for other in (1..=3).filter(|id| *id != owner) {
+            world.wires.hold(owner, other, true);
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let mute = world.node(owner).try_say("mute", deadline).await;
+        assert!(mute.is_err(), "{mute:?}");
+        let new = world.owner_among(|id| id != owner).await;
+        world
+            .node(new)
+            .try_say("heard", soon())
+            .await
+            .expect("applied");
+        for other in (1..=3).filter(|id| *id != owner) {
+            world.wires.hold(owner, other, false);
+        }
+        world.agree().await;
+        let role = world.node(owner).group.role();
+        let is_owner = matches!(&*role.borrow(), Role::Owner { .. });
+        assert!(!is_owner || world.owner().await == owner);
+        until("heard everywhere", || {
+            world
+                .nodes
+                .values()
+                .all(|n| n.ledger.get("heard").is_some())
+        })
+        .await;
+    });
+}
