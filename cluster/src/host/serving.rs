@@ -44,7 +44,8 @@ impl Serve for Shared {
             let begin = match stream.parts.recv().await {
                 Some(SnapshotPart::Begin(begin)) => begin,
                 _ => {
-                    return refuse(&stream, "a snapshot begins with its beginning".to_owned()).await;
+                    return refuse(&stream, "a snapshot begins with its beginning".to_owned())
+                        .await;
                 }
             };
             if let Some(failure) = failed {
