@@ -6,6 +6,7 @@ mod members;
 mod role;
 mod serving;
 mod transfer;
+pub(crate) mod windows;
 
 pub use members::{MemberError, Members};
 pub use transfer::TransferError;
@@ -19,6 +20,7 @@ use crate::stats::GroupFigures;
 use crate::transport::Transport;
 use crate::types::{LogId, Proposal, Raft};
 use bytes::Bytes;
+use openraft::error::{CheckIsLeaderError, RaftError};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +30,8 @@ use tokio::time::Instant;
 
 /// openraft is waited for this long to take note of a checkpoint; if it does not, the log is purged after the next one.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// Leadership that a majority has not confirmed is asked for again this much later.
+const CONFIRM_RETRY: Duration = Duration::from_millis(20);
 /// Confirming leadership for reads takes at most this long; then it begins anew for those who still wait.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 /// Closing waits this long for openraft's tasks to let go of the files.
@@ -36,7 +40,7 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(5);
 /// What this node is to a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// It follows, listens, or stands for election.
+    /// It follows, listens, stands for election, or leads and no majority answers it.
     Follower {
         /// Who leads, as far as is known.
         leader: Option<NodeId>,
@@ -117,6 +121,8 @@ pub(crate) struct GroupInner {
     transferring: Mutex<Option<NodeId>>,
     /// How many reasons there are not to stand for election.
     held_back: AtomicUsize,
+    /// Whether it stands for election.
+    campaigns: AtomicBool,
     /// When this node last became leader.
     led_since: Mutex<Instant>,
 }
@@ -167,6 +173,7 @@ impl Group {
             transport,
             transferring: Mutex::new(None),
             held_back: AtomicUsize::new(0),
+            campaigns: AtomicBool::new(true),
             led_since: Mutex::new(Instant::now()),
         });
         inner.campaign_if_whole();
@@ -187,6 +194,11 @@ impl Group {
     /// The last entry applied on this node, now and whenever it changes.
     pub fn applied(&self) -> watch::Receiver<Option<Position>> {
         self.inner.replica.applied().subscribe()
+    }
+
+    /// Whether this replica stands for election when nobody leads: not while its history has gaps or a snapshot comes.
+    pub fn campaigns(&self) -> bool {
+        self.inner.campaigns.load(Ordering::Acquire)
     }
 
     /// From where the replica had its state when it was opened.
@@ -404,11 +416,22 @@ impl GroupInner {
 
     async fn confirm(&self) -> Result<Position, ProposeError> {
         let unknown = |why: String| ProposeError::Unknown { why };
-        let confirmed = self
-            .raft
-            .ensure_linearizable()
-            .await
-            .map_err(|e| unknown(e.to_string()))?;
+        let confirmed = loop {
+            match self.raft.ensure_linearizable().await {
+                Ok(confirmed) => break confirmed,
+                Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
+                    return Err(ProposeError::NotOwner {
+                        leader: forward.leader_id,
+                    });
+                }
+                // openraft waits for one interval of heartbeats only; a read may wait longer.
+                Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                    tokio::time::sleep(CONFIRM_RETRY).await;
+                    self.must_own()?;
+                }
+                Err(RaftError::Fatal(error)) => return Err(unknown(error.to_string())),
+            }
+        };
         let id = confirmed.ok_or_else(|| unknown("the group has no entry yet".to_owned()))?;
         // openraft's own note of what is applied may run ahead of what readers are told; wait for the latter.
         let mut applied = self.replica.applied().subscribe();

@@ -5,8 +5,9 @@
 use crate::id::{GroupId, NodeId};
 use crate::snapshot;
 use crate::transport::{FrameBody, Transport, TransportError};
-use crate::types::{TypeConfig, Vote};
+use crate::types::{LogId, TypeConfig, Vote};
 use crate::wire;
+use futures::future::BoxFuture;
 use openraft::error::{
     Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -15,6 +16,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +34,33 @@ pub(crate) struct Network {
     pub pace: snapshot::Pace,
 }
 
+/// An append is waited for this long, although openraft asks again after each interval of heartbeats.
+const APPENDED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The way to one of them.
 pub(crate) struct Peer {
     network: Network,
     target: NodeId,
+    appending: Option<Appending>,
+}
+
+/// An append that is not answered yet. openraft gives it up after 100 ms and asks the same again; a large entry or a slow
+/// disk would then never be answered in time, and be sent for ever. So what is asked again is waited for on.
+struct Appending {
+    vote: Vote,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+    /// Locked by nobody: it only makes the future shareable, as openraft demands.
+    answer: Mutex<BoxFuture<'static, Result<FrameBody, TransportError>>>,
+}
+
+impl Appending {
+    /// Whether its answer answers `rpc` too, if only for the first of its entries.
+    fn covers(&self, rpc: &AppendEntriesRequest<TypeConfig>) -> bool {
+        self.vote == rpc.vote
+            && self.prev == rpc.prev_log_id
+            && rpc.entries.iter().any(|e| Some(e.log_id) == self.last)
+    }
 }
 
 type AskError = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
@@ -61,12 +86,17 @@ impl Peer {
     }
 
     async fn ask(&self, body: FrameBody, option: &RPCOption) -> Result<FrameBody, AskError> {
-        let within = option.hard_ttl();
         let network = &self.network;
+        let within = option.hard_ttl();
         let asked = network
             .transport
             .ask(self.target, network.group, body, within);
-        match asked.await {
+        self.answer(asked.await)
+    }
+
+    #[allow(clippy::result_large_err)] // openraft's own error
+    fn answer(&self, asked: Result<FrameBody, TransportError>) -> Result<FrameBody, AskError> {
+        match asked {
             Ok(FrameBody::Refused(refused)) => Err(self.odd(refused.why)),
             Ok(answer) => Ok(answer),
             // It may only be slow; asking again at once is right, and it was slow enough not to be too often.
@@ -85,6 +115,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Peer {
             network: self.clone(),
             target,
+            appending: None,
         }
     }
 }
@@ -95,22 +126,47 @@ impl RaftNetwork<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, AskError> {
-        let (frame, cut) = wire::append(&rpc, APPEND_BYTES);
         let (vote, prev) = (rpc.vote, rpc.prev_log_id);
-        let last = cut.or(rpc.entries.last().map(|e| e.log_id)).or(prev);
-        drop(rpc);
-        match self.ask(frame, &option).await? {
-            FrameBody::AppendAnswer(answer) => {
-                let answer = wire::append_answer_from(&answer, &vote, prev, last)
-                    .map_err(|why| self.odd(why))?;
-                Ok(match (answer, cut) {
-                    (AppendEntriesResponse::Success, Some(_)) => {
-                        AppendEntriesResponse::PartialSuccess(last)
-                    }
-                    (answer, _) => answer,
-                })
+        let end = rpc.entries.last().map(|e| e.log_id).or(prev);
+        let (answer, last) = if rpc.entries.is_empty() {
+            // A heartbeat says that the leader is there now.
+            let (frame, _) = wire::append(&rpc, APPEND_BYTES);
+            drop(rpc);
+            (self.ask(frame, &option).await?, end)
+        } else {
+            if !self.appending.as_ref().is_some_and(|a| a.covers(&rpc)) {
+                let (frame, cut) = wire::append(&rpc, APPEND_BYTES);
+                let network = &self.network;
+                let asked =
+                    network
+                        .transport
+                        .ask(self.target, network.group, frame, APPENDED_WITHIN);
+                self.appending = Some(Appending {
+                    vote,
+                    prev,
+                    last: cut.or(end),
+                    answer: Mutex::new(asked),
+                });
             }
-            _ => Err(self.odd("it did not answer what it was asked, an append")),
+            drop(rpc);
+            let Some(appending) = &mut self.appending else {
+                return Err(self.odd("the append is gone"));
+            };
+            let last = appending.last;
+            // Here openraft may give up; then the next call goes on waiting.
+            let asked = appending.answer.get_mut().await;
+            self.appending = None;
+            (self.answer(asked)?, last)
+        };
+        let FrameBody::AppendAnswer(answer) = answer else {
+            return Err(self.odd("it did not answer what it was asked, an append"));
+        };
+        let answer = wire::append_answer_from(&answer, &vote, prev, last);
+        match answer.map_err(|why| self.odd(why))? {
+            AppendEntriesResponse::Success if last != end => {
+                Ok(AppendEntriesResponse::PartialSuccess(last))
+            }
+            answer => Ok(answer),
         }
     }
 

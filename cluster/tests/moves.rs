@@ -6,6 +6,7 @@ mod several;
 use common::{soon, until};
 use several::*;
 use sojourn_cluster::MemberError;
+use sojourn_cluster::transport::Transport;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -105,8 +106,8 @@ fn a_snapshot_that_breaks_off_is_given_again_and_history_goes_on_where_it_was() 
         say_many(world, "while away", 1000).await;
         let owner = world.owner().await;
         world.node(owner).checkpoint_and_purge().await;
+        world.refuse = 7;
         world.restart(away).await;
-        world.node(away).keeper.refuse.store(7, Ordering::Relaxed);
         world.agree().await;
         let back = world.node(away);
         assert_eq!(
@@ -259,8 +260,7 @@ fn a_node_that_moves_is_found_again() {
         world.node(owner).transport.set_address(other, None);
         world.say("without it").await;
         until("it is unreachable", || {
-            let figures =
-                sojourn_cluster::transport::Transport::figures(&*world.node(owner).transport);
+            let figures = world.node(owner).transport.figures();
             figures.peers.iter().any(|p| p.node == other && !p.up)
         })
         .await;
@@ -269,7 +269,7 @@ fn a_node_that_moves_is_found_again() {
             .transport
             .set_address(other, Some(address));
         world.agree().await;
-        let figures = sojourn_cluster::transport::Transport::figures(&*world.node(owner).transport);
+        let figures = world.node(owner).transport.figures();
         let way = figures
             .peers
             .iter()

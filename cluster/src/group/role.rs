@@ -20,6 +20,12 @@ use tokio::time::Instant;
 /// A barrier that failed is proposed again this much later, while this node still leads.
 const BARRIER_RETRY: Duration = Duration::from_millis(50);
 
+/// How often a leader looks whether a majority still answers it.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A leader that no majority has answered for this long owns nothing until one does: others may have elected by then, and
+/// what is proposed here would only be unknown. openraft 0.9 does not look.
+const UNHEARD_FOR: Duration = Duration::from_millis(800);
+
 type BarrierFuture = Pin<Box<dyn Future<Output = Option<LogId>> + Send>>;
 
 /// Proposes a barrier that is this leadership's own; answers where it was applied.
@@ -52,9 +58,13 @@ pub(super) async fn watch_role(inner: Arc<GroupInner>) {
     let mut epoch = 0;
     let mut waiting: Option<BarrierFuture> = None;
     let mut failed = inner.failed.clone();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut unheard = false;
     loop {
-        let now = leadership(&metrics.borrow_and_update(), inner.settings.node);
-        match now {
+        let leads = leadership(&metrics.borrow_and_update(), inner.settings.node);
+        unheard &= leads.is_ok();
+        match if unheard { Err(None) } else { leads } {
             Ok(session) if leading != Some(session) => {
                 leading = Some(session);
                 *inner.led_since.lock() = Instant::now();
@@ -90,6 +100,10 @@ pub(super) async fn watch_role(inner: Arc<GroupInner>) {
                 };
                 true
             }
+            _ = look.tick(), if leads.is_ok() => {
+                unheard = is_unheard(&inner);
+                true
+            }
         };
         if !again {
             break;
@@ -98,6 +112,20 @@ pub(super) async fn watch_role(inner: Arc<GroupInner>) {
     inner.role.send_replace(Role::Closed {
         reason: closed_reason(&inner),
     });
+}
+
+/// Whether this leader has had no answer of a majority for too long.
+fn is_unheard(inner: &GroupInner) -> bool {
+    let metrics = inner.raft.metrics();
+    let metrics = metrics.borrow();
+    if metrics.membership_config.voter_ids().count() <= 1 {
+        return false;
+    }
+    let since = match metrics.millis_since_quorum_ack {
+        Some(millis) => Duration::from_millis(millis),
+        None => inner.led_since.lock().elapsed(),
+    };
+    since > UNHEARD_FOR
 }
 
 /// The barrier that is waited for; never, if there is none.

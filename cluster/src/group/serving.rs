@@ -35,6 +35,7 @@ impl GroupInner {
     pub(super) fn campaign_if_whole(&self) {
         let may = self.held_back.load(Ordering::Acquire) == 0 && self.is_whole();
         self.raft.runtime_config().elect(may);
+        self.campaigns.store(may, Ordering::Release);
     }
 
     pub(super) fn is_whole(&self) -> bool {

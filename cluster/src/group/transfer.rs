@@ -3,7 +3,7 @@
 //! openraft 0.9 has no word for it: the voter, once it has every entry, is asked to stand for election, and this node
 //! votes for it. It does not know why the other one should lead.
 
-use super::{Group, GroupInner, Role};
+use super::{Group, GroupInner, Role, windows};
 use crate::id::NodeId;
 use crate::transport::FrameBody;
 use crate::types::Vote;
@@ -13,12 +13,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Beyond a lease, for timers that tick.
+const TICK: Duration = Duration::from_millis(20);
 /// The voter is asked again after this long, while the deadline has not passed.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// An election that was begun is waited for this long.
 const ELECTED_WITHIN: Duration = Duration::from_millis(500);
-/// Beyond the lease, for clocks that tick.
-const LEASE_MARGIN: Duration = Duration::from_millis(20);
+/// Of the three lowest ranks, at least one is neither this node nor the other: with its vote, three of five are a majority.
+/// Before their silence is longer than its lease, nobody stands for election by itself.
+const SILENT_RANK: usize = 2;
 /// With more voters than this, this node's vote and the other's are no majority.
 const TWO_DECIDE: usize = 3;
 
@@ -74,6 +77,14 @@ impl Drop for HandingOver<'_> {
     }
 }
 
+impl GroupInner {
+    /// From when on this leader votes for another: not within the lease of the vote that made it leader.
+    fn votes_from(&self) -> Instant {
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        *self.led_since.lock() + lease + TICK
+    }
+}
+
 impl Group {
     /// Gives the leadership to `node`, a voter. Meanwhile nothing is proposed here (`NotOwner`, naming it); what was
     /// proposed before is applied first. Returns when this node follows it.
@@ -82,9 +93,9 @@ impl Group {
     /// As for [`TransferError`]; whoever leads then, no entry is lost.
     pub async fn transfer_to(&self, node: NodeId, deadline: Instant) -> Result<(), TransferError> {
         let inner = &*self.inner;
-        let led_since = match &*inner.role.borrow() {
+        match &*inner.role.borrow() {
             Role::Owner { node: me, .. } if *me == node => return Ok(()),
-            Role::Owner { .. } => *inner.led_since.lock(),
+            Role::Owner { .. } => {}
             Role::Leading => {
                 let leader = Some(inner.settings.node);
                 return Err(TransferError::NotOwner { leader });
@@ -93,7 +104,7 @@ impl Group {
                 return Err(TransferError::NotOwner { leader: *leader });
             }
             Role::Closed { .. } => return Err(TransferError::NotOwner { leader: None }),
-        };
+        }
         let members = self.members();
         if !members.voters.contains(&node) {
             let voters = members.voters;
@@ -103,14 +114,12 @@ impl Group {
             let why = "the voters are being changed".to_owned();
             return Err(TransferError::Busy { why });
         }
-        let lease = Duration::from_millis(inner.raft.config().election_timeout_max) + LEASE_MARGIN;
-        // A vote is not given within the lease of the one before, not even by the leader itself.
-        let leased = led_since + lease;
-        if leased > deadline {
+        if inner.votes_from() > deadline {
             let why = "it has led for less than a lease".to_owned();
             return Err(TransferError::Late { why });
         }
-        tokio::time::sleep_until(leased).await;
+        // Before anything is refused: it can only be waited for.
+        tokio::time::sleep_until(inner.votes_from()).await;
         {
             let mut transferring = inner.transferring.lock();
             if let Some(other) = *transferring {
@@ -122,7 +131,7 @@ impl Group {
         let silent = members.voters.len() > TWO_DECIDE;
         let _handing_over = HandingOver { inner, silent };
         let mut why = "the node has not yet every entry".to_owned();
-        let waiting = self.hand_over(node, silent.then_some(lease), &mut why);
+        let waiting = self.hand_over(node, silent, &mut why);
         match tokio::time::timeout_at(deadline, waiting).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error),
@@ -130,11 +139,11 @@ impl Group {
         }
     }
 
-    /// `silence`: how long the others must not hear of this leader, so that they vote for another.
+    /// `silent`: the others must not hear of this leader for a lease, so that they vote for another.
     async fn hand_over(
         &self,
         node: NodeId,
-        silence: Option<Duration>,
+        silent: bool,
         why: &mut String,
     ) -> Result<(), TransferError> {
         let inner = &*self.inner;
@@ -161,9 +170,15 @@ impl Group {
                 }
             };
             if let Some(last) = ready {
-                if let Some(silence) = silence {
+                tokio::time::sleep_until(inner.votes_from()).await;
+                if silent {
+                    // All begin to wait at the same time.
+                    let said = inner.raft.trigger().heartbeat().await;
                     inner.raft.runtime_config().heartbeat(false);
-                    tokio::time::sleep(silence).await;
+                    if said.is_err() {
+                        return Err(TransferError::NotOwner { leader: None });
+                    }
+                    tokio::time::sleep(windows::lease(SILENT_RANK)).await;
                 }
                 if let Err(refused) = self.ask_to_lead(node, &vote, last).await {
                     *why = refused;
@@ -174,6 +189,9 @@ impl Group {
                 let elected = metrics.wait_for(|now| now.current_leader == Some(node));
                 if let Ok(Err(_)) = tokio::time::timeout(ELECTED_WITHIN, elected).await {
                     return Err(TransferError::NotOwner { leader: None });
+                }
+                if silent {
+                    inner.raft.runtime_config().heartbeat(true);
                 }
                 continue;
             }

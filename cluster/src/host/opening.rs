@@ -4,7 +4,7 @@
 
 use super::Host;
 use crate::error::OpenError;
-use crate::group::{Group, GroupSettings, Request};
+use crate::group::{Group, GroupSettings, Request, windows};
 use crate::id::{GroupId, NodeId};
 use crate::log::group::GroupLog;
 use crate::machine::Machine;
@@ -191,13 +191,12 @@ impl Host {
 }
 
 fn raft_config(group: GroupId, rank: usize) -> Result<openraft::Config, String> {
-    // Disjoint windows: the timeout is drawn once per group, and two equal draws would split votes for ever.
-    let rank = rank.min(4) as u64;
+    let (election_timeout_min, election_timeout_max) = windows::election_ms(rank);
     let config = openraft::Config {
         cluster_name: group.to_string(),
-        heartbeat_interval: 100,
-        election_timeout_min: 300 + rank * 100,
-        election_timeout_max: 380 + rank * 100,
+        heartbeat_interval: windows::HEARTBEAT_MS,
+        election_timeout_min,
+        election_timeout_max,
         install_snapshot_timeout: 60_000,
         snapshot_policy: SnapshotPolicy::Never,
         // Purging is asked for by bytes, never done by count.

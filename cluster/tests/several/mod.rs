@@ -18,6 +18,7 @@ use sojourn_cluster::{
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -46,6 +47,8 @@ pub struct World {
     pub nodes: BTreeMap<NodeId, Node>,
     pub wires: Wires,
     parts: BTreeMap<NodeId, Part>,
+    /// The piece of history that each node started from now on refuses, once.
+    pub refuse: u64,
     /// Changes a node's settings before it opens.
     pub settings: fn(&mut HostConfig),
 }
@@ -66,6 +69,7 @@ impl World {
             nodes: BTreeMap::new(),
             wires: Wires::default(),
             parts: BTreeMap::new(),
+            refuse: u64::MAX,
             settings: |_| {},
         }
     }
@@ -104,6 +108,7 @@ impl World {
         (self.settings)(&mut cfg);
         let ledger = Ledger::new();
         let keeper = Keeper::new(machine(&ledger), self.chronicles[&id].clone());
+        keeper.refuse.store(self.refuse, Ordering::Relaxed);
         let part = self.parts[&id].clone();
         let mut book = Vec::new();
         for other in self.dirs.keys().filter(|other| **other != id) {
@@ -279,8 +284,10 @@ pub fn peer_config(node: NodeId) -> PeerConfig {
     }
 }
 
-/// Runs a test in a runtime, and ends the nodes outside of it.
+/// Runs a test in a runtime, and ends the nodes outside of it. One at a time: nodes that starve elect anew.
 pub fn world(run: impl AsyncFnOnce(&mut World)) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
     let driver = driver();
     let mut world = World::new();
     driver.block_on(run(&mut world));

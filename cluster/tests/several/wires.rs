@@ -5,6 +5,8 @@ use sojourn_cluster::NodeId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +25,8 @@ struct Wire {
 /// All of them. Bytes that are held arrive when the way is open again, as TCP would have it.
 #[derive(Default)]
 pub struct Wires {
+    /// Bytes a second that each way carries; 0 is no limit.
+    pub rate: Arc<AtomicU64>,
     wires: Mutex<BTreeMap<(NodeId, NodeId), Arc<Wire>>>,
 }
 
@@ -39,7 +43,7 @@ impl Wires {
             there: watch::Sender::new(true),
             back: watch::Sender::new(true),
         });
-        tokio::spawn(accept(listener, wire.clone()));
+        tokio::spawn(accept(listener, wire.clone(), self.rate.clone()));
         let address = wire.address;
         self.wires.lock().insert((from, to), wire);
         address
@@ -72,9 +76,10 @@ impl Wires {
     }
 }
 
-async fn accept(listener: TcpListener, wire: Arc<Wire>) {
+async fn accept(listener: TcpListener, wire: Arc<Wire>, rate: Arc<AtomicU64>) {
     while let Ok((near, _)) = listener.accept().await {
         let to = *wire.to.lock();
+        let rate = rate.clone();
         let (there, back) = (wire.there.subscribe(), wire.back.subscribe());
         tokio::spawn(async move {
             let Some(to) = to else { return };
@@ -85,19 +90,28 @@ async fn accept(listener: TcpListener, wire: Arc<Wire>) {
             far.set_nodelay(true).expect("a socket");
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
             tokio::select! {
-                () = pump(near_in, far_out, there) => {}
-                () = pump(far_in, near_out, back) => {}
+                () = pump(near_in, far_out, there, &rate) => {}
+                () = pump(far_in, near_out, back, &rate) => {}
             }
         });
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut open: watch::Receiver<bool>,
+    rate: &AtomicU64,
+) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let Ok(n @ 1..) = from.read(&mut buffer).await else {
             return;
         };
+        let rate = rate.load(Ordering::Relaxed);
+        if rate > 0 {
+            tokio::time::sleep(Duration::from_secs_f64(n as f64 / rate as f64)).await;
+        }
         if open.wait_for(|open| *open).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
