@@ -59,7 +59,7 @@ fn a_killed_owner_is_followed_by_another_and_nothing_acknowledged_is_lost() {
     world(async |world| {
         *world = World::of_three().await;
         let mut acknowledged = BTreeMap::new();
-        let mut unknown = Vec::new();
+        let (mut unknown, mut refused) = (Vec::new(), Vec::new());
         let mut last_term = 0;
         for round in 0..3 {
             let owner = world.owner().await;
@@ -94,6 +94,8 @@ fn a_killed_owner_is_followed_by_another_and_nothing_acknowledged_is_lost() {
                 match error {
                     // Given to the log before the kill.
                     ProposeError::Unknown { .. } => unknown.push(text),
+                    // Said before proposing only: it is nowhere.
+                    ProposeError::NotOwner { .. } => refused.push(text),
                     error => panic!("{text}: {error}"),
                 }
             }
@@ -112,7 +114,10 @@ fn a_killed_owner_is_followed_by_another_and_nothing_acknowledged_is_lost() {
                 }
             }
         }
-        assert_eq!(unknown.len(), 3 * 16, "each writer had one in flight");
+        assert!(unknown.len() >= 16, "each writer had one in flight");
+        for text in &refused {
+            assert_eq!(world.node(1).ledger.get(text), None);
+        }
         for text in &unknown {
             let line = world.node(1).ledger.get(text);
             assert!(line.is_none_or(|l| l.times == 1), "{text}");
@@ -230,12 +235,12 @@ fn a_large_entry_on_a_slow_wire_is_sent_once() {
             figures.peers.iter().map(|p| p.bytes_sent).sum::<u64>()
         };
         let before = sent();
-        // It takes 400 ms, four times as long as openraft waits for an append.
+        // It takes 200 ms, twice as long as openraft waits for an append.
         world
             .wires
             .rate
             .store(20 << 20, std::sync::atomic::Ordering::Relaxed);
-        let large = "x".repeat(8 << 20);
+        let large = "x".repeat(4 << 20);
         world
             .node(owner)
             .try_say(&large, soon())
@@ -243,7 +248,7 @@ fn a_large_entry_on_a_slow_wire_is_sent_once() {
             .expect("applied");
         world.agree().await;
         let once = sent() - before;
-        assert!(once < 2 * (9 << 20), "{once} bytes for two followers");
+        assert!(once < 2 * (5 << 20), "{once} bytes for two followers");
         assert_eq!(*world.node(owner).group.role().borrow(), role);
     });
 }
@@ -317,6 +322,7 @@ fn with_five_voters_the_leadership_is_given_too() {
         for id in 1..=5 {
             world.start(id, Part::Voter(vec![1, 2, 3, 4, 5])).await;
         }
+        world.settled().await;
         let mut owner = world.owner().await;
         world.say("before").await;
         for round in 0..3 {

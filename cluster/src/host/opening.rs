@@ -17,6 +17,10 @@ use openraft::error::{InitializeError, RaftError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// For each rank, how long it is waited for the ones before to begin a new group.
+const BEGIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Opens a group, for the first time with `voters`, the preferred owner first. Answers when everything that is
@@ -151,9 +155,10 @@ impl Host {
         })?;
         if new && !voters.is_empty() {
             let members: BTreeSet<NodeId> = voters.iter().copied().collect();
-            match raft.initialize(members).await {
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-                Err(e) => return Err(machine_error(e.to_string())),
+            if rank == 0 {
+                begin(&raft, members).await.map_err(machine_error)?;
+            } else {
+                tokio::spawn(begin_later(id, raft.clone(), members, rank));
             }
         } else if !new {
             let alone = {
@@ -187,6 +192,31 @@ impl Host {
             opened,
             shared.transport.clone(),
         ))
+    }
+}
+
+/// Begins a new group with its first voters; nothing, if another one has begun it already.
+async fn begin(raft: &Raft, members: BTreeSet<NodeId>) -> Result<(), String> {
+    match raft.initialize(members).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Who begins a group stands for election at once; if all did, each would unseat the one before. So the preferred owner
+/// does, and the others only when they have not heard of it for a while.
+async fn begin_later(group: GroupId, raft: Raft, members: BTreeSet<NodeId>, rank: usize) {
+    let mut metrics = raft.metrics();
+    let begun = metrics.wait_for(|now| now.last_log_index.is_some());
+    if tokio::time::timeout(BEGIN_AFTER * rank as u32, begun)
+        .await
+        .is_ok()
+    {
+        // Begun by another, or closed.
+        return;
+    }
+    if let Err(why) = begin(&raft, members).await {
+        tracing::warn!(%group, %why, "a new group was not begun here");
     }
 }
 

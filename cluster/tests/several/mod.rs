@@ -85,7 +85,23 @@ impl World {
         for id in 1..=3 {
             world.start(id, Part::Voter(vec![1, 2, 3])).await;
         }
+        world.settled().await;
         world
+    }
+
+    /// Waits until one node owns and all others follow it.
+    pub async fn settled(&self) {
+        until("one owner whom all follow", || {
+            let leads = |node: &Node| match &*node.group.role().borrow() {
+                Role::Owner { node, .. } => Some(*node),
+                Role::Follower { leader } => *leader,
+                Role::Leading | Role::Closed { .. } => None,
+            };
+            let leaders: Vec<_> = self.nodes.values().map(leads).collect();
+            let owned = self.nodes.values().any(Node::owns);
+            owned && leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])
+        })
+        .await;
     }
 
     /// Starts a node for the first time.
