@@ -133,6 +133,55 @@ fn a_snapshot_that_breaks_off_is_given_again_and_history_goes_on_where_it_was() 
 }
 
 #[test]
+fn a_snapshot_survives_broken_connections_and_keeps_its_pace() {
+    world(async |world| {
+        *world = World::with(|cfg| {
+            cfg.keep_log_bytes = 0;
+            cfg.snapshot_bytes_per_second = 8 << 20;
+        })
+        .await;
+        let owner = world.owner().await;
+        let away = owner % 3 + 1;
+        world.kill(away).await;
+        // 8 MiB that do not pack well: one second at that pace.
+        let mut seed = 7_u64;
+        for n in 0..64 {
+            let mut text = format!("{n} ");
+            while text.len() < 128 << 10 {
+                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                text.push_str(&format!("{seed:016x}"));
+            }
+            world.say(&text).await;
+        }
+        let owner = world.owner().await;
+        world.node(owner).checkpoint_and_purge().await;
+        let packed = world.node(owner).group.figures().checkpoint_bytes;
+        assert!(packed > 3 << 20, "{packed} bytes");
+        let begun = Instant::now();
+        world.restart(away).await;
+        let keeper = world.node(away).keeper.clone();
+        until("history comes", || keeper.taken.load(Ordering::Relaxed) > 0).await;
+        let connects = || {
+            let figures = world.node(owner).transport.figures();
+            let way = figures.peers.into_iter().find(|p| p.node == away && p.up);
+            way.map_or(0, |way| way.connects)
+        };
+        for _ in 0..3 {
+            let before = connects();
+            world.wires.sever(owner, away);
+            until("it is reached again", || connects() > before).await;
+        }
+        world.agree().await;
+        let least = Duration::from_secs_f64(packed as f64 / f64::from(8 << 20));
+        assert!(
+            begun.elapsed() >= least.mul_f64(0.9),
+            "{:?}",
+            begun.elapsed()
+        );
+    });
+}
+
+#[test]
 fn a_new_node_takes_the_place_of_a_voter() {
     world(async |world| {
         *world = World::with(forgetful()).await;

@@ -95,7 +95,9 @@ fn a_killed_owner_is_followed_by_another_and_nothing_acknowledged_is_lost() {
                     // Given to the log before the kill.
                     ProposeError::Unknown { .. } => unknown.push(text),
                     // Said before proposing only: it is nowhere.
-                    ProposeError::NotOwner { .. } => refused.push(text),
+                    ProposeError::NotOwner { .. } | ProposeError::Closed { .. } => {
+                        refused.push(text);
+                    }
                     error => panic!("{text}: {error}"),
                 }
             }
@@ -229,7 +231,7 @@ fn a_large_entry_on_a_slow_wire_is_sent_once() {
     world(async |world| {
         *world = World::of_three().await;
         let owner = world.owner().await;
-        let role = world.node(owner).group.role().borrow().clone();
+        let led = term(world.node(owner));
         let sent = || {
             let figures = world.node(owner).transport.figures();
             figures.peers.iter().map(|p| p.bytes_sent).sum::<u64>()
@@ -249,7 +251,8 @@ fn a_large_entry_on_a_slow_wire_is_sent_once() {
         world.agree().await;
         let once = sent() - before;
         assert!(once < 2 * (5 << 20), "{once} bytes for two followers");
-        assert_eq!(*world.node(owner).group.role().borrow(), role);
+        let leads = world.owner().await;
+        assert_eq!((leads, term(world.node(leads))), (owner, led));
     });
 }
 

@@ -20,6 +20,8 @@ struct Wire {
     there: watch::Sender<bool>,
     /// Whether bytes of the one that serves go back.
     back: watch::Sender<bool>,
+    /// Counts how often all connections were broken.
+    broken: watch::Sender<u64>,
 }
 
 /// All of them. Bytes that are held arrive when the way is open again, as TCP would have it.
@@ -42,6 +44,7 @@ impl Wires {
             to: Arc::default(),
             there: watch::Sender::new(true),
             back: watch::Sender::new(true),
+            broken: watch::Sender::new(0),
         });
         tokio::spawn(accept(listener, wire.clone(), self.rate.clone()));
         let address = wire.address;
@@ -69,6 +72,13 @@ impl Wires {
         }
     }
 
+    /// Breaks every connection by which `from` reaches `to`; it may connect again.
+    pub fn sever(&self, from: NodeId, to: NodeId) {
+        if let Some(wire) = self.wires.lock().get(&(from, to)) {
+            wire.broken.send_modify(|n| *n += 1);
+        }
+    }
+
     /// Neither of the two hears the other.
     pub fn part(&self, one: NodeId, other: NodeId, parted: bool) {
         self.hold(one, other, parted);
@@ -80,6 +90,7 @@ async fn accept(listener: TcpListener, wire: Arc<Wire>, rate: Arc<AtomicU64>) {
     while let Ok((near, _)) = listener.accept().await {
         let to = *wire.to.lock();
         let rate = rate.clone();
+        let mut broken = wire.broken.subscribe();
         let (there, back) = (wire.there.subscribe(), wire.back.subscribe());
         tokio::spawn(async move {
             let Some(to) = to else { return };
@@ -90,6 +101,7 @@ async fn accept(listener: TcpListener, wire: Arc<Wire>, rate: Arc<AtomicU64>) {
             far.set_nodelay(true).expect("a socket");
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
             tokio::select! {
+                _ = broken.changed() => {}
                 () = pump(near_in, far_out, there, &rate) => {}
                 () = pump(far_in, near_out, back, &rate) => {}
             }
