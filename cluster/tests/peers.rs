@@ -227,6 +227,26 @@ fn an_owner_in_a_minority_acknowledges_nothing_and_reads_nothing() {
 }
 
 #[test]
+fn a_follower_that_restarts_unseats_nobody() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let owner = world.owner().await;
+        let led = term(world.node(owner));
+        for round in 0..4 {
+            let follower = (owner + round % 2) % 3 + 1;
+            world.kill(follower).await;
+            world
+                .say(&format!("without {follower}, round {round}"))
+                .await;
+            world.restart(follower).await;
+            world.agree().await;
+            world.settled().await;
+            assert_eq!((world.owner().await, term(world.node(owner))), (owner, led));
+        }
+    });
+}
+
+#[test]
 fn a_large_entry_on_a_slow_wire_is_sent_once() {
     world(async |world| {
         *world = World::of_three().await;

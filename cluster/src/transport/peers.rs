@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -180,6 +181,8 @@ pub(super) struct Counts {
 /// The transport between real nodes.
 pub struct PeerTransport {
     shared: Arc<Shared>,
+    /// Where its tasks run, whoever calls.
+    runtime: Handle,
     address: SocketAddr,
     listener: Mutex<Option<TcpListener>>,
 }
@@ -219,6 +222,7 @@ impl PeerTransport {
                 ended: watch::Sender::new(false),
                 book: watch::Sender::new(Book::new()),
             }),
+            runtime: Handle::current(),
             address,
             listener: Mutex::new(Some(listener)),
         }))
@@ -229,8 +233,10 @@ impl PeerTransport {
         self.address
     }
 
-    /// Notes where a node is, as host:port, or that it is nowhere. A stream to another address is closed.
+    /// Notes where a node is, as host:port, or that it is nowhere. A stream to another address is closed, and one to
+    /// this address opened: a node that comes back hears of its leaders the sooner.
     pub fn set_address(&self, node: NodeId, address: Option<String>) {
+        let known = address.is_some();
         self.shared.book.send_if_modified(|book| match address {
             Some(address) if book.get(&node) == Some(&address) => false,
             Some(address) => {
@@ -239,6 +245,9 @@ impl PeerTransport {
             }
             None => book.remove(&node).is_some(),
         });
+        if known && node != self.shared.cfg.node {
+            self.link(node);
+        }
     }
 
     /// Where the nodes are.
@@ -253,7 +262,7 @@ impl PeerTransport {
             .entry(to)
             .or_insert_with(|| {
                 let link = Link::new(to, &self.shared.cfg);
-                tokio::spawn(link::keep(
+                self.runtime.spawn(link::keep(
                     link.clone(),
                     self.shared.cfg.clone(),
                     self.shared.book.subscribe(),
@@ -273,7 +282,7 @@ impl Transport for PeerTransport {
         };
         let incoming = Incoming::new(listener, self.shared.clone());
         let server = Server::new(self.shared.clone(), node);
-        tokio::spawn(server.run(incoming));
+        self.runtime.spawn(server.run(incoming));
     }
 
     fn ask(

@@ -212,7 +212,9 @@ impl World {
             let owner = self.owner().await;
             match self.node(owner).try_say(text, deadline).await {
                 Ok(done) => return done,
-                Err(ProposeError::NotOwner { .. }) => tokio::task::yield_now().await,
+                Err(ProposeError::NotOwner { .. }) if Instant::now() < deadline => {
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => panic!("{text} was not applied: {error}"),
             }
         }
