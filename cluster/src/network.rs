@@ -17,6 +17,7 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot};
 use parking_lot::Mutex;
+use sojourn_proto::cluster::append_answer::Outcome;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ struct Appending {
     prev: Option<LogId>,
     last: Option<LogId>,
     /// Locked by nobody: it only makes the future shareable, as openraft demands.
-    answer: Mutex<BoxFuture<'static, Result<FrameBody, TransportError>>>,
+    answer: Mutex<Asked>,
 }
 
 impl Appending {
@@ -108,6 +109,24 @@ impl Peer {
     }
 }
 
+type Asked = BoxFuture<'static, Result<FrameBody, TransportError>>;
+
+/// The answer to an append; or that to a heartbeat sent meanwhile, when it says that this leader leads no more.
+async fn disputed(beat: Option<Asked>, answer: &mut Asked) -> Result<FrameBody, TransportError> {
+    if let Some(beat) = beat {
+        tokio::select! {
+            biased;
+            asked = &mut *answer => return asked,
+            beaten = beat => if let Ok(FrameBody::AppendAnswer(answer)) = beaten
+                && answer.outcome() == Outcome::HigherVote
+            {
+                return Ok(FrameBody::AppendAnswer(answer));
+            }
+        }
+    }
+    answer.await
+}
+
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
@@ -134,27 +153,37 @@ impl RaftNetwork<TypeConfig> for Peer {
             drop(rpc);
             (self.ask(frame, &option).await?, end)
         } else {
-            if !self.appending.as_ref().is_some_and(|a| a.covers(&rpc)) {
+            let network = &self.network;
+            let asks = |frame, within| {
+                network
+                    .transport
+                    .ask(self.target, network.group, frame, within)
+            };
+            let mut beat = None;
+            if self.appending.as_ref().is_some_and(|a| a.covers(&rpc)) {
+                // openraft takes the repeated append for a heartbeat; the follower must not miss it.
+                let rpc = AppendEntriesRequest {
+                    entries: Vec::new(),
+                    ..rpc
+                };
+                let (frame, _) = wire::append(&rpc, APPEND_BYTES);
+                beat = Some(asks(frame, option.hard_ttl()));
+            } else {
                 let (frame, cut) = wire::append(&rpc, APPEND_BYTES);
-                let network = &self.network;
-                let asked =
-                    network
-                        .transport
-                        .ask(self.target, network.group, frame, APPENDED_WITHIN);
+                drop(rpc);
                 self.appending = Some(Appending {
                     vote,
                     prev,
                     last: cut.or(end),
-                    answer: Mutex::new(asked),
+                    answer: Mutex::new(asks(frame, APPENDED_WITHIN)),
                 });
             }
-            drop(rpc);
             let Some(appending) = &mut self.appending else {
                 return Err(self.odd("the append is gone"));
             };
             let last = appending.last;
             // Here openraft may give up; then the next call goes on waiting.
-            let asked = appending.answer.get_mut().await;
+            let asked = disputed(beat, appending.answer.get_mut()).await;
             self.appending = None;
             (self.answer(asked)?, last)
         };

@@ -24,7 +24,7 @@ const BARRIER_RETRY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A leader that no majority has answered for this long owns nothing until one does: others may have elected by then, and
 /// what is proposed here would only be unknown. openraft 0.9 does not look.
-const UNHEARD_FOR: Duration = Duration::from_millis(800);
+const UNHEARD_FOR: Duration = Duration::from_secs(1);
 
 type BarrierFuture = Pin<Box<dyn Future<Output = Option<LogId>> + Send>>;
 
