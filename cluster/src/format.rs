@@ -81,7 +81,8 @@ fn decode<M: Message + Default>(what: &'static str, bytes: &[u8]) -> Result<M, F
     M::decode(body(what, bytes)?).map_err(|e| FormatError::broken(what, e))
 }
 
-fn position(id: &LogId) -> LogPosition {
+/// A log position as a record.
+pub(crate) fn position(id: &LogId) -> LogPosition {
     LogPosition {
         term: id.leader_id.term,
         node: id.leader_id.node_id,
@@ -89,7 +90,8 @@ fn position(id: &LogId) -> LogPosition {
     }
 }
 
-fn log_id(at: &LogPosition) -> LogId {
+/// The log position of a record.
+pub(crate) fn log_id(at: &LogPosition) -> LogId {
     Position {
         term: at.term,
         node: at.node,
@@ -196,23 +198,32 @@ pub fn entry_index(bytes: &[u8]) -> Result<u64, FormatError> {
     Ok(decode::<IndexOnly>("a log entry", bytes)?.index)
 }
 
-/// The stored form of a vote.
-pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
-    encode(&VoteRecord {
+/// A vote as a record.
+pub(crate) fn vote_record(vote: &Vote) -> VoteRecord {
+    VoteRecord {
         term: vote.leader_id.term,
         node: vote.leader_id.node_id,
         committed: vote.committed,
-    })
+    }
 }
 
-/// A vote from its stored form.
-pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, FormatError> {
-    let record: VoteRecord = decode("a vote", bytes)?;
+/// The vote of a record.
+pub(crate) fn vote(record: &VoteRecord) -> Vote {
     let mut vote = Vote::new(record.term, record.node);
     if record.committed {
         vote.commit();
     }
-    Ok(vote)
+    vote
+}
+
+/// The stored form of a vote.
+pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
+    encode(&vote_record(vote))
+}
+
+/// A vote from its stored form.
+pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, FormatError> {
+    Ok(vote(&decode("a vote", bytes)?))
 }
 
 /// The stored form of a log position (commit mark, purge mark).

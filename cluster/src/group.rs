@@ -2,38 +2,45 @@
 //!
 //! The one module, with its neighbours, that knows openraft. It does not know what is proposed.
 
+mod members;
+mod role;
+mod serving;
+mod transfer;
+pub(crate) mod windows;
+
+pub use members::{MemberError, Members};
+pub use transfer::TransferError;
+
 use crate::error::{CheckpointError, Failure, ProposeError};
-use crate::format;
 use crate::id::{GroupId, NodeId, Position};
 use crate::log::group::GroupLog;
 use crate::machine::EntryKind;
 use crate::replica::{Opened, Replica};
-use crate::runtime::Rng;
 use crate::stats::GroupFigures;
+use crate::transport::Transport;
 use crate::types::{LogId, Proposal, Raft};
 use bytes::Bytes;
-use openraft::ServerState;
-use openraft::metrics::RaftServerMetrics;
+use openraft::error::{CheckIsLeaderError, RaftError};
 use parking_lot::Mutex;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// A barrier that failed is proposed again this much later, while this node still leads.
-const BARRIER_RETRY: Duration = Duration::from_millis(50);
 /// openraft is waited for this long to take note of a checkpoint; if it does not, the log is purged after the next one.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// Leadership that a majority has not confirmed is asked for again this much later.
+const CONFIRM_RETRY: Duration = Duration::from_millis(20);
+/// Confirming leadership for reads takes at most this long; then it begins anew for those who still wait.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 /// Closing waits this long for openraft's tasks to let go of the files.
 const LET_GO_WITHIN: Duration = Duration::from_secs(5);
 
 /// What this node is to a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// It follows, listens, or stands for election.
+    /// It follows, listens, stands for election, or leads and no majority answers it.
     Follower {
         /// Who leads, as far as is known.
         leader: Option<NodeId>,
@@ -66,7 +73,6 @@ pub struct Proposed {
 }
 
 type ReadAnswer = oneshot::Sender<Result<Position, ProposeError>>;
-type BarrierFuture = Pin<Box<dyn Future<Output = Option<LogId>> + Send>>;
 
 /// Reads that wait; one round of confirmation answers all that came before it began.
 #[derive(Default)]
@@ -120,6 +126,15 @@ pub(crate) struct GroupInner {
     closing: AtomicBool,
     /// The log is being purged behind a checkpoint.
     purging: AtomicBool,
+    transport: Arc<dyn Transport>,
+    /// To whom the leadership is being transferred: nothing new is proposed meanwhile.
+    transferring: Mutex<Option<NodeId>>,
+    /// How many reasons there are not to stand for election.
+    held_back: AtomicUsize,
+    /// Whether it stands for election.
+    campaigns: AtomicBool,
+    /// When this node last became leader.
+    led_since: Mutex<Instant>,
 }
 
 /// A group that is open on this node. Clones are the same group.
@@ -149,6 +164,7 @@ impl Group {
         failed: watch::Receiver<Option<Failure>>,
         settings: GroupSettings,
         opened: Opened,
+        transport: Arc<dyn Transport>,
     ) -> Group {
         let inner = Arc::new(GroupInner {
             id,
@@ -164,8 +180,14 @@ impl Group {
             opened,
             closing: AtomicBool::new(false),
             purging: AtomicBool::new(false),
+            transport,
+            transferring: Mutex::new(None),
+            held_back: AtomicUsize::new(0),
+            campaigns: AtomicBool::new(true),
+            led_since: Mutex::new(Instant::now()),
         });
-        tokio::spawn(watch_role(inner.clone()));
+        inner.campaign_if_whole();
+        tokio::spawn(role::watch_role(inner.clone()));
         Group { inner }
     }
 
@@ -182,6 +204,11 @@ impl Group {
     /// The last entry applied on this node, now and whenever it changes.
     pub fn applied(&self) -> watch::Receiver<Option<Position>> {
         self.inner.replica.applied().subscribe()
+    }
+
+    /// Whether this replica stands for election when nobody leads: not while its history has gaps or a snapshot comes.
+    pub fn campaigns(&self) -> bool {
+        self.inner.campaigns.load(Ordering::Acquire)
     }
 
     /// From where the replica had its state when it was opened.
@@ -269,6 +296,7 @@ impl Group {
         let replica = self.inner.replica.figures();
         GroupFigures {
             group: self.inner.id,
+            first_index: self.inner.log.purged().map(|id| id.index + 1),
             last_index: self.inner.log.last().map(|id| id.index),
             applied_index: replica.applied.map(|id| id.index),
             checkpoint_index: replica.checkpoint.map(|id| id.index),
@@ -305,7 +333,7 @@ impl Group {
         }
     }
 
-    pub(crate) fn replica(&self) -> &Replica {
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
         &self.inner.replica
     }
 
@@ -338,6 +366,11 @@ impl GroupInner {
                 reason: failure.to_string(),
             });
         }
+        if let Some(target) = *self.transferring.lock() {
+            return Err(ProposeError::NotOwner {
+                leader: Some(target),
+            });
+        }
         match &*self.role.borrow() {
             Role::Owner { .. } => Ok(()),
             Role::Leading => Err(ProposeError::NotOwner {
@@ -352,7 +385,7 @@ impl GroupInner {
 
     async fn purge(&self, covered: LogId) {
         let metrics = self.raft.metrics();
-        let alone = metrics.borrow().membership_config.voter_ids().count() <= 1;
+        let alone = metrics.borrow().membership_config.nodes().count() <= 1;
         let keep = if alone {
             self.settings.keep_log_bytes_alone
         } else {
@@ -397,11 +430,22 @@ impl GroupInner {
 
     async fn confirm(&self) -> Result<Position, ProposeError> {
         let unknown = |why: String| ProposeError::Unknown { why };
-        let confirmed = self
-            .raft
-            .ensure_linearizable()
-            .await
-            .map_err(|e| unknown(e.to_string()))?;
+        let confirmed = loop {
+            match self.raft.ensure_linearizable().await {
+                Ok(confirmed) => break confirmed,
+                Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
+                    return Err(ProposeError::NotOwner {
+                        leader: forward.leader_id,
+                    });
+                }
+                // openraft waits for one interval of heartbeats only; a read may wait longer.
+                Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                    tokio::time::sleep(CONFIRM_RETRY).await;
+                    self.must_own()?;
+                }
+                Err(RaftError::Fatal(error)) => return Err(unknown(error.to_string())),
+            }
+        };
         let id = confirmed.ok_or_else(|| unknown("the group has no entry yet".to_owned()))?;
         // openraft's own note of what is applied may run ahead of what readers are told; wait for the latter.
         let mut applied = self.replica.applied().subscribe();
@@ -423,126 +467,16 @@ async fn confirm_reads(inner: Arc<GroupInner>) {
             }
             std::mem::take(&mut reads.waiting)
         };
-        let answer = inner.confirm().await;
+        let answer = tokio::time::timeout(CONFIRM_WITHIN, inner.confirm()).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(ProposeError::Unknown {
+                why: "leadership was not confirmed in time".to_owned(),
+            })
+        });
         for reader in waiting {
             // A reader whose deadline has passed is gone.
             drop(reader.send(answer.clone()));
         }
-    }
-}
-
-/// Proposes a barrier that is this leadership's own; answers where it was applied.
-fn barrier(raft: Raft, epoch: u64, after: Duration) -> BarrierFuture {
-    let mut nonce = Vec::with_capacity(17);
-    nonce.push(format::FORMAT);
-    nonce.extend_from_slice(&epoch.to_le_bytes());
-    nonce.extend_from_slice(&Rng.draw().to_le_bytes());
-    Box::pin(async move {
-        if !after.is_zero() {
-            tokio::time::sleep(after).await;
-        }
-        let proposal = Proposal {
-            kind: EntryKind::Barrier,
-            body: nonce.into(),
-        };
-        raft.client_write(proposal)
-            .await
-            .ok()
-            .map(|written| written.log_id)
-    })
-}
-
-/// Follows openraft's idea of who leads, and makes of it who owns.
-async fn watch_role(inner: Arc<GroupInner>) {
-    static EPOCHS: AtomicU64 = AtomicU64::new(1);
-    let mut metrics = inner.raft.server_metrics();
-    // The leadership that the barrier is for.
-    let mut leading: Option<(u64, NodeId)> = None;
-    let mut epoch = 0;
-    let mut waiting: Option<BarrierFuture> = None;
-    let mut failed = inner.failed.clone();
-    loop {
-        let now = leadership(&metrics.borrow_and_update(), inner.settings.node);
-        match now {
-            Ok(session) if leading != Some(session) => {
-                leading = Some(session);
-                epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
-                inner.role.send_replace(Role::Leading);
-                waiting = Some(barrier(inner.raft.clone(), epoch, Duration::ZERO));
-            }
-            Ok(_) => {}
-            Err(leader) => {
-                leading = None;
-                waiting = None;
-                let role = Role::Follower { leader };
-                inner.role.send_if_modified(|old| {
-                    let changed = *old != role;
-                    *old = role;
-                    changed
-                });
-            }
-        }
-        let again = tokio::select! {
-            biased;
-            // An idle group would not notice by itself that nothing can be written any more.
-            _ = failed.wait_for(Option::is_some) => false,
-            changed = metrics.changed() => changed.is_ok(),
-            applied = next(&mut waiting) => {
-                waiting = match (applied, leading) {
-                    (Some(at), Some((term, node))) if at.leader_id.term == term && at.leader_id.node_id == node => {
-                        inner.role.send_replace(Role::Owner { term, node, epoch });
-                        None
-                    }
-                    // Lost, or applied under another leadership: this one needs its own.
-                    _ => Some(barrier(inner.raft.clone(), epoch, BARRIER_RETRY)),
-                };
-                true
-            }
-        };
-        if !again {
-            break;
-        }
-    }
-    inner.role.send_replace(Role::Closed {
-        reason: closed_reason(&inner),
-    });
-}
-
-/// The barrier that is waited for; never, if there is none.
-async fn next(waiting: &mut Option<BarrierFuture>) -> Option<LogId> {
-    match waiting {
-        Some(applied) => applied.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The (term, node) of this node's leadership, or who else leads.
-fn leadership(
-    metrics: &RaftServerMetrics<NodeId, openraft::EmptyNode>,
-    node: NodeId,
-) -> Result<(u64, NodeId), Option<NodeId>> {
-    let leader = metrics.vote.leader_id;
-    if metrics.state == ServerState::Leader && metrics.vote.is_committed() && leader.node_id == node
-    {
-        Ok((leader.term, leader.node_id))
-    } else {
-        Err(metrics.current_leader.filter(|leader| *leader != node))
-    }
-}
-
-fn closed_reason(inner: &GroupInner) -> String {
-    if let Some(reason) = inner.replica.broken_reason() {
-        return reason;
-    }
-    if inner.closing.load(Ordering::Acquire) {
-        return "closed".to_owned();
-    }
-    if let Some(failure) = &*inner.failed.borrow() {
-        return failure.to_string();
-    }
-    match &inner.raft.metrics().borrow().running_state {
-        Err(error) => error.to_string(),
-        Ok(()) => "its task has ended".to_owned(),
     }
 }
 

@@ -2,34 +2,33 @@
 //!
 //! Knows how many groups there are and what they weigh; does not know what they replicate.
 
+mod opening;
+mod serving;
 mod upkeep;
 
 use self::upkeep::PurgeSignal;
 use crate::checkpoint::sled_store::{SetAside, SledStore};
 use crate::error::{Failure, OpenError};
-use crate::group::{Group, GroupSettings, Request};
+use crate::group::{Group, Request};
 use crate::id::{GroupId, NodeId};
 use crate::log::engine::{EngineLog, LogFiles};
-use crate::log::group::GroupLog;
 use crate::log::scan::TornTail;
 use crate::log::writer::{LogWriter, WriterGuard};
-use crate::machine::Machine;
-use crate::network::Unconnected;
-use crate::replica::{Bounds, Replica, StateMachine};
 use crate::seam::{Running, Seams};
 use crate::stats::{HostStats, LogStats};
-use crate::types::Raft;
-use openraft::SnapshotPolicy;
-use openraft::error::{InitializeError, RaftError};
+use crate::transport::{Serve, Transport, Unconnected};
 use parking_lot::Mutex;
 use raft_engine::env::{DefaultFileSystem, FileSystem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+
+/// What is around an entry in a frame, generously.
+const FRAME_OVERHEAD: usize = 4096;
 
 /// Settings of a host. Sizes in bytes.
 #[derive(Debug, Clone)]
@@ -61,6 +60,8 @@ pub struct HostConfig {
     pub purge_every: Duration,
     /// sled's cache: checkpoints are written and read in order, so little of it helps. 16 MiB.
     pub checkpoint_cache_bytes: u64,
+    /// How fast a snapshot is given to another node, in bytes a second. 64 MiB.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl Default for HostConfig {
@@ -79,6 +80,7 @@ impl Default for HostConfig {
             log_files: LogFiles::default(),
             purge_every: Duration::from_secs(10),
             checkpoint_cache_bytes: 16 << 20,
+            snapshot_bytes_per_second: 64 << 20,
         }
     }
 }
@@ -105,6 +107,28 @@ impl HostConfig {
                 "max_entry_bytes",
                 format!("found {}, expected 1 to 33554432", self.max_entry_bytes),
             );
+        }
+        if self.snapshot_bytes_per_second == 0 {
+            return bad(
+                "snapshot_bytes_per_second",
+                "found 0, expected at least 1 byte".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// An entry that the transport cannot carry would hold up its group for ever.
+    fn check_with(&self, transport: &dyn Transport) -> Result<(), OpenError> {
+        let room = transport.frame_bytes().saturating_sub(FRAME_OVERHEAD);
+        if self.max_entry_bytes > room {
+            return Err(OpenError::Config {
+                name: "max_entry_bytes".to_owned(),
+                why: format!(
+                    "found {}, expected at most {room}: the transport's message_bytes is {}",
+                    self.max_entry_bytes,
+                    transport.frame_bytes()
+                ),
+            });
         }
         Ok(())
     }
@@ -159,6 +183,7 @@ struct Shared {
     opening: Mutex<BTreeSet<GroupId>>,
     requests: mpsc::UnboundedSender<Request>,
     purge: Arc<PurgeSignal>,
+    transport: Arc<dyn Transport>,
 }
 
 /// A group that is being opened, until this is dropped.
@@ -208,6 +233,17 @@ impl Host {
     /// In use by another process; a damaged log (nothing is changed then); refused by the file system; settings that
     /// make no sense.
     pub async fn open(cfg: HostConfig) -> Result<Host, OpenError> {
+        Host::open_among(cfg, Arc::new(Unconnected)).await
+    }
+
+    /// The same, among the nodes that `transport` reaches. Other nodes' questions are answered from now on.
+    ///
+    /// # Errors
+    /// As [`Host::open`].
+    pub async fn open_among(
+        cfg: HostConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Host, OpenError> {
         cfg.check()?;
         let dir = cfg.dir.clone();
         let opened = tokio::task::spawn_blocking(move || {
@@ -229,7 +265,7 @@ impl Host {
             .await
             .map_err(|e| OpenError::io("opening the data folder", dir, e))?;
         let (cfg, seams, report) = opened?;
-        let mut host = Host::open_with(cfg, seams).await?;
+        let mut host = Host::open_with_among(cfg, seams, transport).await?;
         host.report = report;
         Ok(host)
     }
@@ -239,7 +275,20 @@ impl Host {
     /// # Errors
     /// Settings that make no sense; no thread to be had.
     pub async fn open_with(cfg: HostConfig, seams: Seams) -> Result<Host, OpenError> {
+        Host::open_with_among(cfg, seams, Arc::new(Unconnected)).await
+    }
+
+    /// The same, among the nodes that `transport` reaches.
+    ///
+    /// # Errors
+    /// As [`Host::open_with`].
+    pub async fn open_with_among(
+        cfg: HostConfig,
+        seams: Seams,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Host, OpenError> {
         cfg.check()?;
+        cfg.check_with(&*transport)?;
         let stats = Arc::new(LogStats::default());
         let failed = watch::Sender::new(None);
         let (writer, guard) = LogWriter::start(
@@ -261,7 +310,10 @@ impl Host {
             opening: Mutex::default(),
             requests,
             purge,
+            transport,
         });
+        let serving: Weak<dyn Serve> = Arc::<Shared>::downgrade(&shared);
+        shared.transport.serve(serving);
         tokio::spawn(upkeep::make_checkpoints(Arc::downgrade(&shared), requested));
         tokio::spawn(upkeep::look_after(Arc::downgrade(&shared)));
         let purging = Mutex::new(upkeep::start_purging(&shared)?);
@@ -276,142 +328,6 @@ impl Host {
     /// What opening brought to light.
     pub fn report(&self) -> &OpenReport {
         &self.report
-    }
-
-    /// Opens a group, for the first time with `voters`, the preferred owner first. Answers when everything that is
-    /// known to be committed is applied.
-    ///
-    /// # Errors
-    /// Damaged data; a machine that cannot take back its state or replay its log; a group that is open already; a host
-    /// that has stopped.
-    pub async fn open_group(
-        &self,
-        id: GroupId,
-        machine: Arc<dyn Machine>,
-        voters: Vec<NodeId>,
-    ) -> Result<Group, OpenError> {
-        if let Some(failure) = self.shared.failed.borrow().clone() {
-            return Err(OpenError::Failed(failure));
-        }
-        if !self.shared.opening.lock().insert(id) {
-            return Err(OpenError::AlreadyOpen { group: id });
-        }
-        // Also when this future is dropped half-way.
-        let _opening = Opening {
-            shared: &self.shared,
-            id,
-        };
-        if self.shared.groups.lock().contains_key(&id) {
-            return Err(OpenError::AlreadyOpen { group: id });
-        }
-        let group = self.try_open_group(id, machine, voters).await?;
-        self.shared.groups.lock().insert(id, group.clone());
-        group.replica().go_live();
-        Ok(group)
-    }
-
-    async fn try_open_group(
-        &self,
-        id: GroupId,
-        machine: Arc<dyn Machine>,
-        voters: Vec<NodeId>,
-    ) -> Result<Group, OpenError> {
-        let shared = &self.shared;
-        let cfg = &shared.cfg;
-        let machine_error = |why: String| OpenError::Machine { group: id, why };
-        let rank = voters.iter().position(|voter| *voter == cfg.node);
-        let Some(rank) = rank else {
-            return Err(OpenError::Config {
-                name: "voters".to_owned(),
-                why: format!("{voters:?} do not name this node, {}", cfg.node),
-            });
-        };
-        let asked = Arc::new(AtomicBool::new(false));
-        let ask = {
-            let (asked, requests) = (asked.clone(), shared.requests.clone());
-            Box::new(move || {
-                if !asked.swap(true, Ordering::AcqRel) {
-                    // Fails only when the host is gone, and then nobody makes checkpoints.
-                    drop(requests.send(Request::Due(id)));
-                }
-            })
-        };
-        let give_up = {
-            let writer = shared.writer.clone();
-            Box::new(move |what: &str| writer.give_up(what))
-        };
-        let bounds = Bounds {
-            log_bytes: cfg.checkpoint_log_bytes,
-            waiting_bytes: cfg.checkpoint_waiting_bytes,
-        };
-        let running = shared.seams.running.clone();
-        let store = shared.seams.checkpoints.clone();
-        let replica = Arc::new(Replica::new(
-            id,
-            machine,
-            store,
-            running.clone(),
-            bounds,
-            ask,
-            give_up,
-        ));
-        let (writer, cache_bytes) = (shared.writer.clone(), cfg.log_cache_bytes);
-        let loaded = {
-            let replica = replica.clone();
-            running.blocking(move || {
-                let log = GroupLog::open(id, writer, cache_bytes)?;
-                let opened = replica.load(&log)?;
-                Ok::<_, OpenError>((log, opened))
-            })
-        };
-        let (log, opened) = loaded.await.map_err(machine_error)??;
-        let new = log.is_new();
-        let sm = StateMachine {
-            replica: replica.clone(),
-        };
-        let config = raft_config(id, rank).map_err(machine_error)?;
-        let raft = Raft::new(cfg.node, Arc::new(config), Unconnected, log.clone(), sm).await;
-        let raft = raft.map_err(|e| match replica.broken_reason() {
-            Some(why) => machine_error(why),
-            None => shared.damaged(id, &e.to_string()),
-        })?;
-        if new {
-            let members: BTreeSet<NodeId> = voters.iter().copied().collect();
-            match raft.initialize(members).await {
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-                Err(e) => return Err(machine_error(e.to_string())),
-            }
-        } else {
-            let alone = {
-                let metrics = raft.metrics();
-                let metrics = metrics.borrow();
-                metrics.membership_config.voter_ids().eq([cfg.node]) && !metrics.state.is_leader()
-            };
-            if alone {
-                // Nobody else can lead, so there is nobody to wait for.
-                raft.trigger()
-                    .elect()
-                    .await
-                    .map_err(|e| machine_error(e.to_string()))?;
-            }
-        }
-        let settings = GroupSettings {
-            node: cfg.node,
-            max_entry_bytes: cfg.max_entry_bytes,
-            keep_log_bytes: cfg.keep_log_bytes,
-            keep_log_bytes_alone: cfg.keep_log_bytes_alone,
-        };
-        Ok(Group::start(
-            id,
-            raft,
-            replica,
-            log,
-            shared.requests.clone(),
-            asked,
-            shared.failed.subscribe(),
-            settings,
-            opened,
-        ))
     }
 
     /// The group, if it is open.
@@ -437,6 +353,11 @@ impl Host {
         thread.filter(|_| self.shared.failed.borrow().is_none())
     }
 
+    /// The way to the other nodes.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.shared.transport.clone()
+    }
+
     /// Figures, now.
     pub fn stats(&self) -> HostStats {
         let groups: Vec<Group> = self.shared.groups.lock().values().cloned().collect();
@@ -451,6 +372,7 @@ impl Host {
 
     /// Closes all groups, writes what is queued, and lets go of the files. No checkpoint is made.
     pub async fn close(&self) {
+        self.shared.transport.stop();
         let groups = std::mem::take(&mut *self.shared.groups.lock());
         futures::future::join_all(groups.values().map(Group::close)).await;
         drop(groups);
@@ -498,6 +420,7 @@ impl Shared {
             if group.replica().is_due(self.cfg.checkpoint_every) {
                 self.ask(group);
             }
+            group.campaign_if_whole();
         }
         if let Some((_, group)) = largest
             && sum > self.cfg.replay_bytes
@@ -509,22 +432,4 @@ impl Shared {
             }
         }
     }
-}
-
-fn raft_config(group: GroupId, rank: usize) -> Result<openraft::Config, String> {
-    // Disjoint windows: the timeout is drawn once per group, and two equal draws would split votes for ever.
-    let rank = rank.min(4) as u64;
-    let config = openraft::Config {
-        cluster_name: group.to_string(),
-        heartbeat_interval: 100,
-        election_timeout_min: 300 + rank * 100,
-        election_timeout_max: 380 + rank * 100,
-        install_snapshot_timeout: 60_000,
-        snapshot_policy: SnapshotPolicy::Never,
-        // Purging is asked for by bytes, never done by count.
-        max_in_snapshot_log_to_keep: u64::MAX,
-        replication_lag_threshold: 1_000_000,
-        ..openraft::Config::default()
-    };
-    config.validate().map_err(|e| e.to_string())
 }

@@ -77,6 +77,60 @@ pub trait Machine: Send + Sync + 'static {
 
     /// A hash of the state; replicas that applied the same entries have the same.
     fn hash(&self) -> u128;
+
+    /// Up to where this node's own history is durable and without a gap; `None` when there is none, or none is kept.
+    fn history_upto(&self) -> Option<Position> {
+        None
+    }
+
+    /// Whether history is as complete as the state. While it is not, this replica votes but does not stand for election.
+    fn history_is_whole(&self) -> bool {
+        true
+    }
+
+    /// The durable history behind `after` (all of it, when `None`) up to `upto` at least, for another node that takes a
+    /// snapshot. `None` when this machine keeps no history.
+    ///
+    /// # Errors
+    /// A text that says why it cannot be read; the snapshot is then given up and tried again later.
+    fn history_after(
+        &self,
+        after: Option<Position>,
+        upto: Position,
+    ) -> Result<Option<Box<dyn HistoryPieces>>, String> {
+        let _ = (after, upto);
+        Ok(None)
+    }
+
+    /// Takes one piece of another node's history, and makes it durable before [`Self::history_upto`] counts it.
+    ///
+    /// Pieces come in order; after a break they begin again behind what `history_upto` then says. A piece may hold what
+    /// is there already. Entries may be applied meanwhile.
+    ///
+    /// # Errors
+    /// A text that says what is wrong with the piece; the snapshot is then refused.
+    fn take_history(&self, piece: &[u8]) -> Result<(), String> {
+        let _ = piece;
+        Err("this machine keeps no history".to_owned())
+    }
+
+    /// All history up to `upto` was given: it is durable when this returns. The state at `upto` follows.
+    ///
+    /// # Errors
+    /// A text that says what is missing; the snapshot is then refused.
+    fn history_taken(&self, upto: Position) -> Result<(), String> {
+        let _ = upto;
+        Err("this machine keeps no history".to_owned())
+    }
+}
+
+/// A machine's history, piece by piece. Used on a thread that may block.
+pub trait HistoryPieces: Send {
+    /// The next piece, about 256 KiB, at most 1 MiB; `None` after the last.
+    ///
+    /// # Errors
+    /// A text that says why it cannot be read.
+    fn next_piece(&mut self) -> Result<Option<Vec<u8>>, String>;
 }
 
 /// One cut of a machine's state. Used on a thread that may block, while `apply` goes on.

@@ -3,21 +3,19 @@
 //! Knows openraft's state machine interface; does not know who leads, nor what entries mean.
 
 mod driver;
+mod making;
 
 pub use driver::StateMachine;
 
-use crate::checkpoint::{self, CheckpointStore, StoreFault};
+use crate::checkpoint::{self, CheckpointStore, Pins, Received, StoreFault};
 use crate::error::{CheckpointError, OpenError, panic_text};
-use crate::format::{self, Cover, Covering, Manifest};
+use crate::format::{self, Covering, Manifest};
 use crate::id::{GroupId, Position};
 use crate::log::group::GroupLog;
-use crate::machine::{Cut, EntryKind, Machine};
+use crate::machine::{EntryKind, Machine};
 use crate::seam::Running;
-use crate::types::{
-    Entry, LogId, Reply, SnapshotHandle, SnapshotMeta, StorageError, StorageIoError,
-    StoredMembership, TypeConfig,
-};
-use openraft::{AnyError, EntryPayload, Snapshot};
+use crate::types::{Entry, LogId, Reply, StorageError, StorageIoError, StoredMembership};
+use openraft::{AnyError, EntryPayload};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -94,6 +92,9 @@ pub(crate) struct Replica {
     /// Counts attempts to make a checkpoint that have ended.
     attempts: watch::Sender<u64>,
     one_checkpoint: tokio::sync::Mutex<()>,
+    /// Held while a snapshot is taken from another node.
+    one_snapshot: tokio::sync::Mutex<()>,
+    pins: Pins,
     /// Asks the host for a checkpoint.
     ask: Box<dyn Fn() + Send + Sync>,
     /// Stops the host.
@@ -148,6 +149,8 @@ impl Replica {
             applied: watch::Sender::new(None),
             attempts: watch::Sender::new(0),
             one_checkpoint: tokio::sync::Mutex::new(()),
+            one_snapshot: tokio::sync::Mutex::new(()),
+            pins: Pins::default(),
             ask,
             give_up,
             live: AtomicBool::new(false),
@@ -269,9 +272,37 @@ impl Replica {
     }
 
     /// Calls the machine; its panics become errors.
-    fn guard<T>(&self, call: impl FnOnce(&dyn Machine) -> Result<T, String>) -> Result<T, String> {
-        catch_unwind(AssertUnwindSafe(|| call(&*self.machine)))
-            .unwrap_or_else(|panic| Err(format!("the machine panicked: {}", panic_text(&*panic))))
+    pub(crate) fn guard<T>(
+        &self,
+        call: impl FnOnce(&dyn Machine) -> Result<T, String>,
+    ) -> Result<T, String> {
+        guarded(&*self.machine, call)
+    }
+
+    pub(crate) fn machine(&self) -> Arc<dyn Machine> {
+        self.machine.clone()
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn CheckpointStore> {
+        self.store.clone()
+    }
+
+    pub(crate) fn running(&self) -> Running {
+        self.running.clone()
+    }
+
+    pub(crate) fn applied_log_id(&self) -> Option<LogId> {
+        self.state.lock().applied
+    }
+
+    /// The right to take a snapshot; `None` while another one is being taken.
+    pub(crate) fn try_receive(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.one_snapshot.try_lock().ok()
+    }
+
+    /// Begins to take a checkpoint from another node.
+    pub(crate) fn begin_received(&self) -> Result<Received, CheckpointError> {
+        Received::begin(self.store.clone(), &self.pins, self.group)
     }
 
     fn broken(&self, why: String) -> OpenError {
@@ -403,110 +434,6 @@ impl Replica {
         StorageIoError::apply(at, AnyError::error(reason)).into()
     }
 
-    /// Makes a checkpoint of what is applied now. Answers what the last completed one covers.
-    pub(crate) async fn checkpoint(&self) -> Result<Option<LogId>, CheckpointError> {
-        let _one = self.one_checkpoint.lock().await;
-        let started = Instant::now();
-        let (begun, cover, last, replay_bytes) = {
-            let mut state = self.state.lock();
-            let covered = state.manifest.as_ref().and_then(Covering::log_id);
-            let Some(at) = state.applied else {
-                return Ok(None);
-            };
-            if covered == Some(at) && !state.full_next {
-                return Ok(covered);
-            }
-            let base = state.full_next || checkpoint::wants_base(state.manifest.as_ref());
-            let cut = self.guard(|machine| Ok(machine.cut(at.into(), base)));
-            let cover = format::cover(self.group.0, Some(at), &state.membership);
-            let last = if base { None } else { state.manifest.clone() };
-            state.last_try = started;
-            (cut, cover, last, std::mem::take(&mut state.replay_bytes))
-        };
-        let written = match begun {
-            Ok(cut) => self.write(cut, cover, last).await,
-            Err(why) => Err(CheckpointError::Machine(why)),
-        };
-        let result = {
-            let mut state = self.state.lock();
-            match written {
-                Ok(manifest) => {
-                    let at = manifest.log_id();
-                    state.manifest = Some(manifest);
-                    state.full_next = false;
-                    state.completed += 1;
-                    state.took = started.elapsed();
-                    state.failed = None;
-                    Ok(at)
-                }
-                Err(error) => {
-                    state.replay_bytes += replay_bytes;
-                    match &error {
-                        CheckpointError::Damaged(why) => {
-                            self.store.condemn(why);
-                            state.full_next = true;
-                        }
-                        // How far it came is not known, so neither is what it would give as a delta.
-                        CheckpointError::Machine(_) => state.full_next = true,
-                        CheckpointError::History(_)
-                        | CheckpointError::Store(_)
-                        | CheckpointError::Closed => {}
-                    }
-                    state.failed = Some(error.to_string());
-                    tracing::error!(group = %self.group, %error, "a checkpoint failed; the log is kept and it is tried again");
-                    Err(error)
-                }
-            }
-        };
-        self.attempts.send_modify(|n| *n += 1);
-        result
-    }
-
-    /// Writes a cut where blocking is allowed; a store that never answers stops the host.
-    async fn write(
-        &self,
-        cut: Box<dyn Cut>,
-        cover: Cover,
-        last: Option<Manifest>,
-    ) -> Result<Manifest, CheckpointError> {
-        let (store, group) = (self.store.clone(), self.group);
-        let writing = self
-            .running
-            .blocking(move || write_cut(&*store, group, cover, last, cut));
-        match tokio::time::timeout(HANGS_AFTER, writing).await {
-            Ok(Ok(written)) => written,
-            Ok(Err(why)) => Err(CheckpointError::Machine(why)),
-            Err(_) => {
-                let what = format!(
-                    "the checkpoint of {group} in {} has not ended within {} s: its store hangs",
-                    self.store.place(),
-                    HANGS_AFTER.as_secs()
-                );
-                (self.give_up)(&what);
-                Err(CheckpointError::Store(what))
-            }
-        }
-    }
-
-    fn snapshot(&self) -> Option<Snapshot<TypeConfig>> {
-        let state = self.state.lock();
-        let manifest = state.manifest.clone()?;
-        let number = manifest.generations.last().map_or(0, |g| g.number);
-        let meta = SnapshotMeta {
-            last_log_id: manifest.log_id(),
-            last_membership: manifest.stored_membership(),
-            snapshot_id: format!("{}-{}-{number}", self.group.0, shown(manifest.log_id())),
-        };
-        let handle = SnapshotHandle {
-            manifest: Some(manifest),
-            store: self.store.clone(),
-        };
-        Some(Snapshot {
-            meta,
-            snapshot: Box::new(handle),
-        })
-    }
-
     pub(crate) fn figures(&self) -> ReplicaFigures {
         let waiting_bytes = self.machine.waiting_bytes();
         let state = self.state.lock();
@@ -529,26 +456,13 @@ impl Replica {
     }
 }
 
-/// Writes a cut and tells it how it went; old generations go afterwards.
-fn write_cut(
-    store: &dyn CheckpointStore,
-    group: GroupId,
-    cover: Cover,
-    last: Option<Manifest>,
-    mut cut: Box<dyn Cut>,
-) -> Result<Manifest, CheckpointError> {
-    let written = catch_unwind(AssertUnwindSafe(|| {
-        checkpoint::write(store, group, cover, last, &mut *cut)
-    }))
-    .unwrap_or_else(|panic| Err(CheckpointError::Machine(panic_text(&*panic))));
-    let ok = written.is_ok();
-    let told = catch_unwind(AssertUnwindSafe(|| cut.done(ok)));
-    let manifest = written?;
-    told.map_err(|panic| CheckpointError::Machine(panic_text(&*panic)))?;
-    if let Err(error) = checkpoint::delete_old(store, group, &manifest) {
-        tracing::warn!(%group, %error, "old chunks could not be removed; the next checkpoint tries again");
-    }
-    Ok(manifest)
+/// Calls a machine; its panics become errors.
+pub(crate) fn guarded<T>(
+    machine: &dyn Machine,
+    call: impl FnOnce(&dyn Machine) -> Result<T, String>,
+) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(|| call(machine)))
+        .unwrap_or_else(|panic| Err(format!("the machine panicked: {}", panic_text(&*panic))))
 }
 
 fn shown(at: Option<LogId>) -> String {

@@ -82,6 +82,8 @@ pub struct LogFigures {
 pub struct GroupFigures {
     /// Which.
     pub group: GroupId,
+    /// The index of the first entry that is still in its log, once any was purged.
+    pub first_index: Option<u64>,
     /// The index of the last entry in its log.
     pub last_index: Option<u64>,
     /// The index of the last entry applied.

@@ -2,10 +2,10 @@
 //!
 //! This module does not know how any of them is stored.
 
-use crate::checkpoint::CheckpointStore;
+use crate::checkpoint::{CheckpointStore, Pin};
 use crate::format::Manifest;
 use crate::id::{NodeId, Position};
-use crate::machine::EntryKind;
+use crate::machine::{EntryKind, Machine};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -27,6 +27,12 @@ pub struct Reply(pub Bytes);
 pub struct SnapshotHandle {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) store: Arc<dyn CheckpointStore>,
+    /// Whose history goes with it.
+    pub(crate) machine: Option<Arc<dyn Machine>>,
+    /// Keeps its generations from being removed.
+    pub(crate) _pin: Option<Arc<Pin>>,
+    /// It was received into the store of the replica that is to install it.
+    pub(crate) own: bool,
 }
 
 impl std::fmt::Debug for SnapshotHandle {

@@ -3,7 +3,12 @@
 //! [`CheckpointStore`] is the seam: sled behind it in earnest, a simulated disk in worlds. Chunks are opaque here; this
 //! module does not know what a state is, nor when a checkpoint is due.
 
+mod pins;
+mod received;
 pub(crate) mod sled_store;
+
+pub(crate) use pins::{Pin, Pins};
+pub(crate) use received::Received;
 
 use crate::error::CheckpointError;
 use crate::format::{self, Cover, Generation, Manifest};
@@ -89,6 +94,25 @@ pub trait CheckpointStore: Send + Sync + 'static {
         generation: u64,
         each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault>;
+
+    /// The same from chunk `first` on.
+    ///
+    /// # Errors
+    /// As `read_chunks`.
+    fn read_chunks_from(
+        &self,
+        group: GroupId,
+        generation: u64,
+        first: u32,
+        each: &mut EachChunk<'_>,
+    ) -> Result<(), StoreFault> {
+        self.read_chunks(group, generation, &mut |number, chunk| {
+            if number < first {
+                return Ok(());
+            }
+            each(number, chunk)
+        })
+    }
 
     /// The numbers of all generations of a group of which any chunk is stored, rising.
     ///
@@ -194,6 +218,7 @@ pub(crate) fn wants_base(last: Option<&Manifest>) -> bool {
 /// `last`: the manifest that it continues; `None` writes a base.
 pub(crate) fn write(
     store: &dyn CheckpointStore,
+    pins: &Pins,
     group: GroupId,
     cover: Cover,
     last: Option<Manifest>,
@@ -201,8 +226,7 @@ pub(crate) fn write(
 ) -> Result<Manifest, CheckpointError> {
     cut.before(&format::encode_cover(&cover))
         .map_err(CheckpointError::History)?;
-    // Numbers of generations that were begun and never finished are not used again.
-    let number = store.generations(group)?.last().copied().unwrap_or(0) + 1;
+    let (number, _pin) = pins.reserve(store, group)?;
     let generation = write_chunks(store, group, number, &mut || Ok(cut.next_chunk()))?;
     let mut manifest = last.unwrap_or(Manifest {
         cover: None,
@@ -254,7 +278,8 @@ fn write_chunks(
     }
 }
 
-fn finish(
+/// Makes the chunks durable, then the manifest.
+pub(crate) fn finish(
     store: &dyn CheckpointStore,
     group: GroupId,
     manifest: &Manifest,
@@ -265,14 +290,15 @@ fn finish(
     Ok(())
 }
 
-/// Removes what `manifest` does not name, a little at a time. Not flushed: a crash at worst brings it back.
+/// Removes what `manifest` does not name and nobody uses, a little at a time. Not flushed: a crash at worst brings it back.
 pub(crate) fn delete_old(
     store: &dyn CheckpointStore,
+    pins: &Pins,
     group: GroupId,
     manifest: &Manifest,
 ) -> Result<(), CheckpointError> {
     for number in store.generations(group)? {
-        if manifest.generations.iter().all(|g| g.number != number) {
+        if manifest.generations.iter().all(|g| g.number != number) && !pins.is_held(number) {
             while store.delete_chunks(group, number, DELETE_CHUNKS)? == DELETE_CHUNKS {}
         }
     }
@@ -335,6 +361,7 @@ pub(crate) fn read(
 pub(crate) fn copy(
     from: &dyn CheckpointStore,
     to: &dyn CheckpointStore,
+    pins: &Pins,
     group: GroupId,
     manifest: &Manifest,
 ) -> Result<Manifest, CheckpointError> {
@@ -343,7 +370,7 @@ pub(crate) fn copy(
         chunks.push(raw.to_vec());
         Ok(())
     })?;
-    let number = to.generations(group)?.last().copied().unwrap_or(0) + 1;
+    let (number, _pin) = pins.reserve(to, group)?;
     let mut chunks = chunks.into_iter();
     let generation = write_chunks(to, group, number, &mut || Ok(chunks.next()))?;
     let copied = Manifest {

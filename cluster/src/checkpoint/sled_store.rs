@@ -248,14 +248,7 @@ impl CheckpointStore for SledStore {
                     chunk.as_slice(),
                 );
             }
-            let mut unflushed = self.unflushed.lock();
-            if first == 0 {
-                // a new attempt: what became of the one before does not matter any more
-                unflushed.insert(group, open.number);
-            } else {
-                unflushed.entry(group).or_insert(open.number);
-            }
-            drop(unflushed);
+            self.unflushed.lock().entry(group).or_insert(open.number);
             open.chunks.apply_batch(batch)
         })
     }
@@ -307,7 +300,17 @@ impl CheckpointStore for SledStore {
         generation: u64,
         each: &mut EachChunk<'_>,
     ) -> Result<(), StoreFault> {
-        let mut from = Some(0);
+        self.read_chunks_from(group, generation, 0, each)
+    }
+
+    fn read_chunks_from(
+        &self,
+        group: GroupId,
+        generation: u64,
+        first: u32,
+        each: &mut EachChunk<'_>,
+    ) -> Result<(), StoreFault> {
+        let mut from = Some(first);
         // A few at a time: an iterator may not outlive the call, for a failure closes sled.
         while let Some(first) = from {
             let range =

@@ -3,7 +3,7 @@
 //! Translates between openraft's state machine interface and [`Replica`]; decides nothing itself.
 
 use super::Replica;
-use crate::checkpoint::{self, StoreFault};
+use crate::checkpoint;
 use crate::error::CheckpointError;
 use crate::format::Covering;
 use crate::id::Position;
@@ -42,10 +42,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         }
         let snapshot = self.replica.snapshot().unwrap_or_else(|| Snapshot {
             meta: SnapshotMeta::default(),
-            snapshot: Box::new(SnapshotHandle {
-                manifest: None,
-                store: self.replica.store.clone(),
-            }),
+            snapshot: Box::new(self.replica.no_snapshot()),
         });
         self.replica.state.lock().reported = snapshot.meta.last_log_id;
         Ok(snapshot)
@@ -88,10 +85,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotHandle>, StorageError> {
-        Ok(Box::new(SnapshotHandle {
-            manifest: None,
-            store: self.replica.store.clone(),
-        }))
+        Ok(Box::new(self.replica.no_snapshot()))
     }
 
     async fn install_snapshot(
@@ -101,26 +95,37 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), StorageError> {
         let replica = &*self.replica;
         let _one = replica.one_checkpoint.lock().await;
-        let damaged = |fault: StoreFault| snapshot_error(&fault.into());
-        let manifest = match &snapshot.manifest {
+        let manifest = match snapshot.manifest.clone() {
             None => None,
-            Some(theirs) => {
-                let copied =
-                    checkpoint::copy(&*snapshot.store, &*replica.store, replica.group, theirs);
-                let copied = copied.map_err(|e| snapshot_error(&e))?;
-                replica.restore(&copied).map_err(damaged)?;
-                checkpoint::delete_old(&*replica.store, replica.group, &copied)
-                    .map_err(|e| snapshot_error(&e))?;
-                Some(copied)
+            Some(manifest) => {
+                let of = self.replica.clone();
+                let installed = replica.running.blocking(move || {
+                    let (store, pins) = (&*of.store, &of.pins);
+                    if snapshot.own {
+                        // The machine first: a manifest is there only for what it could take.
+                        of.restore(&manifest).map_err(CheckpointError::from)?;
+                        checkpoint::finish(store, of.group, &manifest)?;
+                        return Ok(manifest);
+                    }
+                    let copied =
+                        checkpoint::copy(&*snapshot.store, store, pins, of.group, &manifest)?;
+                    of.restore(&copied).map_err(CheckpointError::from)?;
+                    Ok(copied)
+                });
+                let installed = installed.await.map_err(CheckpointError::Machine);
+                Some(installed.flatten().map_err(|e| snapshot_error(&e))?)
             }
         };
-        let mut state = replica.state.lock();
-        state.applied = meta.last_log_id;
-        state.membership = meta.last_membership.clone();
-        state.reported = meta.last_log_id;
-        state.manifest = manifest;
-        state.replay_bytes = 0;
-        drop(state);
+        {
+            let mut state = replica.state.lock();
+            state.applied = meta.last_log_id;
+            state.membership = meta.last_membership.clone();
+            state.reported = meta.last_log_id;
+            state.manifest = manifest;
+            state.replay_bytes = 0;
+            state.full_next = false;
+        }
+        replica.delete_old().await;
         replica
             .applied
             .send_replace(meta.last_log_id.map(Position::from));

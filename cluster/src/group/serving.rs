@@ -1,0 +1,157 @@
+//! What the other members of a group ask this one, and who may stand for election.
+//!
+//! Checks what comes before openraft sees it. It does not know how questions arrive.
+
+use super::{Group, GroupInner};
+use crate::id::NodeId;
+use crate::replica::guarded;
+use crate::transport::FrameBody;
+use crate::types::{TypeConfig, Vote};
+use crate::wire::{self, refused};
+use openraft::raft::VoteResponse;
+use openraft::{ServerState, Snapshot};
+use sojourn_proto::cluster as proto;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A leader that a majority has answered within this time helps nobody else to lead. Below the shortest election
+/// timeout, so that no vote is withheld that could be won elsewhere.
+const LEADS_FOR_MS: u64 = 300;
+
+/// While it lives, this replica does not stand for election.
+pub(crate) struct HeldBack {
+    inner: Arc<GroupInner>,
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.inner.held_back.fetch_sub(1, Ordering::AcqRel);
+        self.inner.campaign_if_whole();
+    }
+}
+
+impl GroupInner {
+    /// A replica whose history has gaps would make an owner that cannot answer: it votes, and that is all.
+    pub(super) fn campaign_if_whole(&self) {
+        let may = self.held_back.load(Ordering::Acquire) == 0 && self.is_whole();
+        self.raft.runtime_config().elect(may);
+        self.campaigns.store(may, Ordering::Release);
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        let machine = self.replica.machine();
+        // A machine that panicked here has other troubles, and does not become owner.
+        guarded(&*machine, |m| Ok(m.history_is_whole())).unwrap_or(false)
+    }
+}
+
+impl Group {
+    /// Answers another member's question.
+    pub(crate) async fn answer(&self, from: NodeId, body: FrameBody) -> FrameBody {
+        let answered = match body {
+            FrameBody::Append(frame) => self.answer_append(from, &frame).await,
+            FrameBody::Vote(frame) => self.answer_vote(from, &frame).await,
+            FrameBody::Elect(frame) => self.answer_elect(from, &frame).await,
+            FrameBody::AppendAnswer(_)
+            | FrameBody::VoteAnswer(_)
+            | FrameBody::ElectAnswer(_)
+            | FrameBody::Refused(_) => Err("an answer was sent as a question".to_owned()),
+        };
+        answered.unwrap_or_else(|why| {
+            tracing::debug!(group = %self.id(), node = from, %why, "a question was refused");
+            refused(why)
+        })
+    }
+
+    async fn answer_append(
+        &self,
+        from: NodeId,
+        frame: &proto::Append,
+    ) -> Result<FrameBody, String> {
+        let request = wire::append_from(from, frame)?;
+        let answer = self.inner.raft.append_entries(request).await;
+        Ok(wire::append_answer(&answer.map_err(|e| e.to_string())?))
+    }
+
+    async fn answer_vote(&self, from: NodeId, frame: &proto::Vote) -> Result<FrameBody, String> {
+        let request = wire::vote_from(from, frame)?;
+        if let Some(vote) = self.leads_undisputed(from) {
+            let last = self.inner.log.last();
+            return Ok(wire::vote_answer(&VoteResponse::new(vote, last, false)));
+        }
+        let answer = self.inner.raft.vote(request).await;
+        Ok(wire::vote_answer(&answer.map_err(|e| e.to_string())?))
+    }
+
+    /// The vote of this node's leadership, when a majority has just confirmed it. openraft's followers refuse to vote
+    /// while they hear of a leader; its leader does not, and a node that only cannot hear would unseat it.
+    fn leads_undisputed(&self, candidate: NodeId) -> Option<Vote> {
+        if *self.inner.transferring.lock() == Some(candidate) {
+            return None;
+        }
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        let heard = metrics.millis_since_quorum_ack?;
+        let several = metrics.membership_config.voter_ids().count() > 1;
+        (several && metrics.state == ServerState::Leader && heard < LEADS_FOR_MS)
+            .then_some(metrics.vote)
+    }
+
+    async fn answer_elect(&self, from: NodeId, frame: &proto::Elect) -> Result<FrameBody, String> {
+        let inner = &*self.inner;
+        let (vote, last) = wire::elect_from(from, frame)?;
+        if self.vote() != vote {
+            return Err(format!(
+                "found vote {}, expected that of the leader, {vote}",
+                self.vote()
+            ));
+        }
+        if inner.log.last() != last {
+            return Err("its log is not as long as the leader's".to_owned());
+        }
+        if inner.held_back.load(Ordering::Acquire) > 0 || !inner.is_whole() {
+            return Err("its history is not complete".to_owned());
+        }
+        if !self.members().voters.contains(&inner.settings.node) {
+            return Err("it does not vote in the group".to_owned());
+        }
+        inner
+            .raft
+            .trigger()
+            .elect()
+            .await
+            .map_err(|e| e.to_string())?;
+        Ok(FrameBody::ElectAnswer(proto::ElectAnswer {}))
+    }
+
+    /// The highest vote that this node knows.
+    pub(crate) fn vote(&self) -> Vote {
+        self.inner.raft.metrics().borrow().vote
+    }
+
+    /// As long as the answer lives, this replica does not stand for election.
+    pub(crate) fn hold_back(&self) -> HeldBack {
+        self.inner.held_back.fetch_add(1, Ordering::AcqRel);
+        self.inner.campaign_if_whole();
+        HeldBack {
+            inner: self.inner.clone(),
+        }
+    }
+
+    /// Looks again whether history is complete.
+    pub(crate) fn campaign_if_whole(&self) {
+        self.inner.campaign_if_whole();
+    }
+
+    /// Has openraft install a snapshot that has arrived; answers the highest vote that this node knows.
+    pub(crate) async fn install(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot<TypeConfig>,
+    ) -> Result<Vote, String> {
+        let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
+        installed
+            .map(|answer| answer.vote)
+            .map_err(|e| e.to_string())
+    }
+}

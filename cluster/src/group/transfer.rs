@@ -1,0 +1,227 @@
+//! Giving the leadership of a group to another voter.
+//!
+//! openraft 0.9 has no word for it: the voter, once it has every entry, is asked to stand for election, and this node
+//! votes for it. It does not know why the other one should lead.
+
+use super::{Group, GroupInner, Role, windows};
+use crate::id::NodeId;
+use crate::transport::FrameBody;
+use crate::types::Vote;
+use crate::wire;
+use openraft::ServerState;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Beyond a lease, for timers that tick.
+const TICK: Duration = Duration::from_millis(20);
+/// The voter is asked again after this long, while the deadline has not passed.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// An election that was begun is waited for this long.
+const ELECTED_WITHIN: Duration = Duration::from_millis(500);
+/// Of the three lowest ranks, at least one is neither this node nor the other: with its vote, three of five are a majority.
+/// Before their silence is longer than its lease, nobody stands for election by itself.
+const SILENT_RANK: usize = 2;
+/// With more voters than this, this node's vote and the other's are no majority.
+const TWO_DECIDE: usize = 3;
+
+/// Why the leadership was not given to another node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// This node does not own the group.
+    #[error("this node does not own the group{}", match leader { Some(n) => format!("; node {n} leads it"), None => "; nobody is known to lead it".to_owned() })]
+    NotOwner {
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// The other node cannot lead.
+    #[error("node {node} does not vote in the group; its voters are {voters:?}")]
+    NoVoter {
+        /// The node.
+        node: NodeId,
+        /// Who votes.
+        voters: BTreeSet<NodeId>,
+    },
+    /// Another transfer, or a change of members, is under way.
+    #[error("{why}; try again when it has ended")]
+    Busy {
+        /// What is under way.
+        why: String,
+    },
+    /// Somebody else was elected.
+    #[error("node {leader} was elected instead")]
+    Elsewhere {
+        /// Who leads now.
+        leader: NodeId,
+    },
+    /// It has not come about before the deadline. This node owns the group still, or somebody was elected.
+    #[error("not transferred before the deadline: {why}")]
+    Late {
+        /// What was waited for last.
+        why: String,
+    },
+}
+
+/// Proposals are refused while it lives.
+struct HandingOver<'a> {
+    inner: &'a GroupInner,
+    silent: bool,
+}
+
+impl Drop for HandingOver<'_> {
+    fn drop(&mut self) {
+        *self.inner.transferring.lock() = None;
+        if self.silent {
+            self.inner.raft.runtime_config().heartbeat(true);
+        }
+    }
+}
+
+impl GroupInner {
+    /// From when on this leader votes for another: not within the lease of the vote that made it leader.
+    fn votes_from(&self) -> Instant {
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        *self.led_since.lock() + lease + TICK
+    }
+}
+
+impl Group {
+    /// Gives the leadership to `node`, a voter. Meanwhile nothing is proposed here (`NotOwner`, naming it); what was
+    /// proposed before is applied first. Returns when this node follows it.
+    ///
+    /// # Errors
+    /// As for [`TransferError`]; whoever leads then, no entry is lost.
+    pub async fn transfer_to(&self, node: NodeId, deadline: Instant) -> Result<(), TransferError> {
+        let inner = &*self.inner;
+        match &*inner.role.borrow() {
+            Role::Owner { node: me, .. } if *me == node => return Ok(()),
+            Role::Owner { .. } => {}
+            Role::Leading => {
+                let leader = Some(inner.settings.node);
+                return Err(TransferError::NotOwner { leader });
+            }
+            Role::Follower { leader } => {
+                return Err(TransferError::NotOwner { leader: *leader });
+            }
+            Role::Closed { .. } => return Err(TransferError::NotOwner { leader: None }),
+        }
+        let members = self.members();
+        if !members.voters.contains(&node) {
+            let voters = members.voters;
+            return Err(TransferError::NoVoter { node, voters });
+        }
+        if members.changing {
+            let why = "the voters are being changed".to_owned();
+            return Err(TransferError::Busy { why });
+        }
+        if inner.votes_from() > deadline {
+            let why = "it has led for less than a lease".to_owned();
+            return Err(TransferError::Late { why });
+        }
+        // Before anything is refused: it can only be waited for.
+        tokio::time::sleep_until(inner.votes_from()).await;
+        {
+            let mut transferring = inner.transferring.lock();
+            if let Some(other) = *transferring {
+                let why = format!("a transfer to node {other} is under way");
+                return Err(TransferError::Busy { why });
+            }
+            *transferring = Some(node);
+        }
+        let silent = members.voters.len() > TWO_DECIDE;
+        let _handing_over = HandingOver { inner, silent };
+        let mut why = "the node has not yet every entry".to_owned();
+        let waiting = self.hand_over(node, silent, &mut why);
+        match tokio::time::timeout_at(deadline, waiting).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(TransferError::Late { why }),
+        }
+    }
+
+    /// `silent`: the others must not hear of this leader for a lease, so that they vote for another.
+    async fn hand_over(
+        &self,
+        node: NodeId,
+        silent: bool,
+        why: &mut String,
+    ) -> Result<(), TransferError> {
+        let inner = &*self.inner;
+        let mut metrics = inner.raft.metrics();
+        loop {
+            let (vote, ready) = {
+                let now = metrics.borrow_and_update();
+                if now.state != ServerState::Leader {
+                    match now.current_leader {
+                        Some(leader) if leader == node => break,
+                        Some(leader) if leader != inner.settings.node => {
+                            return Err(TransferError::Elsewhere { leader });
+                        }
+                        _ => {}
+                    }
+                    "nobody is elected yet".clone_into(why);
+                    (now.vote, None)
+                } else {
+                    let last = inner.log.last();
+                    let matched = now.replication.as_ref().and_then(|r| r.get(&node)).copied();
+                    let applied = inner.replica.applied_log_id();
+                    let ready = matched.flatten() == last && applied == last;
+                    (now.vote, ready.then_some(last))
+                }
+            };
+            if let Some(last) = ready {
+                tokio::time::sleep_until(inner.votes_from()).await;
+                if silent {
+                    // All begin to wait at the same time.
+                    let said = inner.raft.trigger().heartbeat().await;
+                    inner.raft.runtime_config().heartbeat(false);
+                    if said.is_err() {
+                        return Err(TransferError::NotOwner { leader: None });
+                    }
+                    tokio::time::sleep(windows::lease(SILENT_RANK)).await;
+                }
+                if let Err(refused) = self.ask_to_lead(node, &vote, last).await {
+                    *why = refused;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    continue;
+                }
+                "the election has not ended".clone_into(why);
+                let elected = metrics.wait_for(|now| now.current_leader == Some(node));
+                if let Ok(Err(_)) = tokio::time::timeout(ELECTED_WITHIN, elected).await {
+                    return Err(TransferError::NotOwner { leader: None });
+                }
+                if silent {
+                    inner.raft.runtime_config().heartbeat(true);
+                }
+                continue;
+            }
+            if metrics.changed().await.is_err() {
+                return Err(TransferError::NotOwner { leader: None });
+            }
+        }
+        // Whoever asks this node now is told the truth.
+        let mut role = inner.role.subscribe();
+        let followed = role.wait_for(|role| !matches!(role, Role::Owner { .. } | Role::Leading));
+        followed
+            .await
+            .map(drop)
+            .map_err(|_| TransferError::NotOwner { leader: None })
+    }
+
+    async fn ask_to_lead(
+        &self,
+        node: NodeId,
+        vote: &Vote,
+        last: Option<crate::types::LogId>,
+    ) -> Result<(), String> {
+        let body = wire::elect(vote, last);
+        let inner = &*self.inner;
+        let asked = inner.transport.ask(node, inner.id, body, ELECTED_WITHIN);
+        match asked.await {
+            Ok(FrameBody::ElectAnswer(_)) => Ok(()),
+            Ok(FrameBody::Refused(refused)) => Err(format!("node {node} refused: {}", refused.why)),
+            Ok(_) => Err(format!("node {node} did not answer what it was asked")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
