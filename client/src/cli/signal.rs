@@ -28,11 +28,11 @@ pub struct SendArgs {
     #[arg(long, required = true, value_name = "NAME=VALUE")]
     customer: Vec<Identifier>,
     /// What it carries: a JSON object
-    #[arg(long, value_name = "JSON", value_parser = args::object)]
-    data: Option<serde_json::Value>,
+    #[arg(long, value_name = "JSON")]
+    data: Option<String>,
     /// What it says of the customer: a JSON object
-    #[arg(long, value_name = "JSON", value_parser = args::object)]
-    attributes: Option<serde_json::Value>,
+    #[arg(long, value_name = "JSON")]
+    attributes: Option<String>,
     /// Its id [default: a fresh one]
     #[arg(long)]
     id: Option<String>,
@@ -64,11 +64,12 @@ async fn send(args: SendArgs, global: &GlobalOpts, say: &mut Say) -> Result<Exit
     for identifier in args.customer {
         signal = signal.customer(identifier.name, identifier.value);
     }
+    // read here and not by the parser of the command line, which would print all of it with an error
     if let Some(data) = &args.data {
-        signal = signal.data(data)?;
+        signal = signal.data(&object("data", data)?)?;
     }
     if let Some(attributes) = &args.attributes {
-        signal = signal.attributes(attributes)?;
+        signal = signal.attributes(&object("attributes", attributes)?)?;
     }
     if let Some(time) = args.time {
         signal = signal.time(time);
@@ -90,6 +91,10 @@ async fn send(args: SendArgs, global: &GlobalOpts, say: &mut Say) -> Result<Exit
             format!("outcome unknown: {error}; send it again with --id {id}, which is always safe"),
         )),
     }
+}
+
+fn object(flag: &str, text: &str) -> Result<serde_json::Value, Trouble> {
+    args::object(text).map_err(|why| Trouble::usage(format!("--{flag}: {why}")))
 }
 
 fn not_sent(id: &str, error: Error) -> Trouble {
@@ -138,4 +143,24 @@ fn lines(receipt: &Receipt) -> String {
     }
     lines.extend(receipt.notes.iter().map(|note| format!("note: {note}")));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_that_is_no_object_is_told_without_showing_it() {
+        let long = format!("{{\"a\": \"{}", "x".repeat(100_000));
+        for (text, expected) in [
+            ("[1]", "--data: it is a list, expected a json object"),
+            ("{", "--data: it is not json"),
+            (long.as_str(), "--data: it is not json"),
+        ] {
+            let trouble = object("data", text).expect_err("it is no object");
+            assert_eq!(trouble.exit, Exit::Usage);
+            assert!(trouble.text.starts_with(expected) && trouble.text.len() < 200);
+        }
+        assert!(object("data", "{\"a\": 1}").is_ok());
+    }
 }
