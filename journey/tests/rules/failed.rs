@@ -26,11 +26,17 @@ stages:
 
 const FAILED: &str = r#"failed no | incident one/enter/0: action failed at attempt 1: no | fact action.score.status="failed""#;
 
-#[test]
-fn a_retried_action_is_owed_again_and_its_result_moves_on() {
+/// The first action has failed.
+fn failed_once() -> World {
     let mut world = World::new(&[SCORE]);
     world.step("0s", "a.start");
     assert_eq!(world.step("1m", "failed score").1, FAILED);
+    world
+}
+
+#[test]
+fn a_retried_action_is_owed_again_and_its_result_moves_on() {
+    let mut world = failed_once();
     let failed = world.execution().failed.clone();
     assert_eq!((failed.len(), failed[0].attempts), (1, 1));
     assert_eq!(failed[0].error, "no");
@@ -73,9 +79,7 @@ fn a_retried_action_is_owed_again_and_its_result_moves_on() {
 
 #[test]
 fn a_new_key_is_the_number_of_the_retry_and_stays_for_its_attempts() {
-    let mut world = World::new(&[SCORE]);
-    world.step("0s", "a.start");
-    world.step("1m", "failed score");
+    let mut world = failed_once();
     let next = world.execution().next;
     let (_, events) = world.step("2m", "again+ score");
     assert!(
@@ -121,9 +125,7 @@ fn a_skipped_action_is_settled_and_the_incident_with_the_last_of_them() {
             ),
         ],
     );
-    let mut world = World::new(&[SCORE]);
-    world.step("0s", "a.start");
-    world.step("1m", "failed score");
+    let mut world = failed_once();
     world.step("1m", "failed other");
     world.step("2m", "skip score");
     assert!(world.execution().incident.is_some(), "one is left");
@@ -233,9 +235,7 @@ stages:
 
 #[test]
 fn the_result_of_an_earlier_visit_does_not_cover_that_of_a_later_one() {
-    let mut world = World::new(&[SCORE]);
-    world.step("0s", "a.start");
-    world.step("1m", "failed score");
+    let mut world = failed_once();
     world.step("2m", "a.again");
     let (_, events) = world.step("3m", "skip score");
     assert_eq!(events, "skipped 1 by ann", "the later one is pending");
@@ -273,9 +273,7 @@ fn a_retry_moves_nobody_who_is_held() {
 
 #[test]
 fn an_override_resolves_the_incident_and_keeps_the_action() {
-    let mut world = World::new(&[SCORE]);
-    world.step("0s", "a.start");
-    world.step("1m", "failed score");
+    let mut world = failed_once();
     world.step("2m", "override one");
     assert_eq!(world.execution().incident, None);
     assert_eq!(world.execution().failed.len(), 1);
@@ -372,9 +370,7 @@ stages:
 
 #[test]
 fn why_names_what_is_to_be_retried_or_skipped() {
-    let mut world = World::new(&[SCORE]);
-    world.step("0s", "a.start");
-    world.step("1m", "failed score");
+    let world = failed_once();
     let compiled = crate::helper::compile(SCORE);
     let customer = world
         .simulation

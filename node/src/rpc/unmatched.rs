@@ -71,8 +71,16 @@ pub async fn list(
     let (first, mut before) = token.map_or((0, None), |(shard, place)| (shard, Some(place)));
     let mut signals = Vec::new();
     for shard in core.shards.iter().skip(usize::from(first)) {
-        core.readable(shard, None, within).await?;
         let from = before.take().unwrap_or((u64::MAX, u32::MAX));
+        if signals.len() >= page {
+            // the shard before gave its last with this page
+            return Ok(v1::ListUnmatchedResponse {
+                signals,
+                next_page_token: format!("{hash:016x}.{}.{}.{}", shard.number, from.0, from.1),
+                no_match,
+            });
+        }
+        core.readable(shard, None, within).await?;
         let (shard, filter, room) = (shard.clone(), filter.clone(), page - signals.len());
         let number = shard.number;
         // history may have to be read from disk

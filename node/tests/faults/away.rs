@@ -408,6 +408,7 @@ async fn listed(client: &Client, sent: &[(String, String)]) {
                     .unmatched_page(&filter, &token)
                     .await
                     .expect("it lists");
+                assert!(page.signals.len() <= page_size as usize, "a page is full");
                 for s in page.signals {
                     assert_eq!((s.journey.as_str(), s.stage.as_str()), ("visits", "inside"));
                     let signal = s.signal.expect("the signal is there");
