@@ -61,6 +61,38 @@ pub enum OpenError {
         /// Which.
         group: GroupId,
     },
+    /// Forgetting the group was begun on this node and did not end; what is left of it is no state of any time.
+    #[error(
+        "{group} was being deleted on this node and is not wholly gone; forget it again before it is joined anew"
+    )]
+    HalfForgotten {
+        /// Which.
+        group: GroupId,
+    },
+    /// The host has stopped because a write failed.
+    #[error("the node has stopped: {0}")]
+    Failed(Failure),
+}
+
+/// Why a group was not closed, or not forgotten. The same call again goes on where this one stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// Something still uses the group. If it was open, it takes no part any more.
+    #[error("{group} is still in use: {why}; try again")]
+    Busy {
+        /// Which.
+        group: GroupId,
+        /// By what.
+        why: String,
+    },
+    /// The checkpoint store refused.
+    #[error("the checkpoints of {group} cannot be removed: {why}")]
+    Store {
+        /// Whose.
+        group: GroupId,
+        /// What the store said.
+        why: String,
+    },
     /// The host has stopped because a write failed.
     #[error("the node has stopped: {0}")]
     Failed(Failure),

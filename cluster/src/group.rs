@@ -317,12 +317,7 @@ impl Group {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = %self.inner.id, %error, "a group did not end in order");
         }
-        let mut role = self.inner.role.subscribe();
-        // Cannot fail: the sender is in `inner`.
-        drop(
-            role.wait_for(|role| matches!(role, Role::Closed { .. }))
-                .await,
-        );
+        self.closed().await;
         // openraft's tasks let go of the log and the replica a moment after they have ended; until then the files are in
         // use. They say nothing when they do, so it is looked for.
         let until = Instant::now() + LET_GO_WITHIN;
@@ -331,6 +326,24 @@ impl Group {
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Waits until the group is closed on this node.
+    pub(crate) async fn closed(&self) {
+        let mut role = self.inner.role.subscribe();
+        // Cannot fail: the sender is in `inner`.
+        drop(
+            role.wait_for(|role| matches!(role, Role::Closed { .. }))
+                .await,
+        );
+    }
+
+    /// Of a closed group: what still uses it in this process; `None` when nothing does.
+    pub(crate) fn in_use(&self) -> Option<&'static str> {
+        if Arc::strong_count(&self.inner.replica) > 1 || !self.inner.log.is_let_go() {
+            return Some("its tasks have not ended yet");
+        }
+        self.inner.replica.let_go_of_store()
     }
 
     pub(crate) fn replica(&self) -> &Arc<Replica> {

@@ -2,6 +2,7 @@
 //!
 //! Knows how many groups there are and what they weigh; does not know what they replicate.
 
+mod forgetting;
 mod opening;
 mod serving;
 mod upkeep;
@@ -179,20 +180,33 @@ struct Shared {
     stats: Arc<LogStats>,
     failed: watch::Sender<Option<Failure>>,
     groups: Mutex<BTreeMap<GroupId, Group>>,
-    /// Groups that are being opened, so that none is opened twice at once.
+    /// Groups that are being opened, closed or forgotten, so that only one of that is done with each at once.
     opening: Mutex<BTreeSet<GroupId>>,
     requests: mpsc::UnboundedSender<Request>,
     purge: Arc<PurgeSignal>,
+    /// Held while old log files are freed, and while a group is taken out of the log: rewriting what is being deleted
+    /// would mix its old entries with those of its next life.
+    freeing: tokio::sync::Mutex<()>,
     transport: Arc<dyn Transport>,
 }
 
-/// A group that is being opened, until this is dropped.
-struct Opening<'a> {
-    shared: &'a Shared,
+/// A group that is being opened, closed or forgotten, until this is dropped.
+struct Opening {
+    shared: Arc<Shared>,
     id: GroupId,
 }
 
-impl Drop for Opening<'_> {
+impl Opening {
+    /// `None` while somebody else has it.
+    fn of(shared: &Arc<Shared>, id: GroupId) -> Option<Opening> {
+        shared.opening.lock().insert(id).then(|| Opening {
+            shared: shared.clone(),
+            id,
+        })
+    }
+}
+
+impl Drop for Opening {
     fn drop(&mut self) {
         self.shared.opening.lock().remove(&self.id);
     }
@@ -310,6 +324,7 @@ impl Host {
             opening: Mutex::default(),
             requests,
             purge,
+            freeing: tokio::sync::Mutex::default(),
             transport,
         });
         let serving: Weak<dyn Serve> = Arc::<Shared>::downgrade(&shared);

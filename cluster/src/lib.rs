@@ -33,7 +33,7 @@ mod wire;
 
 pub use checkpoint::sled_store::SetAside;
 pub use checkpoint::{CheckpointStore, EachChunk, StoreFault};
-pub use error::{CheckpointError, Failure, OpenError, ProposeError};
+pub use error::{CheckpointError, Failure, ForgetError, OpenError, ProposeError};
 pub use group::{Group, MemberError, Members, Proposed, Role, TransferError};
 pub use host::{Host, HostConfig, OpenReport, open_checkpoints, open_log};
 pub use id::{GroupId, NodeId, Position, ShardId};

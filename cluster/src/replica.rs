@@ -103,6 +103,8 @@ pub(crate) struct Replica {
     live: AtomicBool,
     held_back: AtomicBool,
     broken: Mutex<Option<String>>,
+    /// Nothing is written for it any more.
+    closed: AtomicBool,
 }
 
 /// What a replica counts.
@@ -156,6 +158,21 @@ impl Replica {
             live: AtomicBool::new(false),
             held_back: AtomicBool::new(false),
             broken: Mutex::new(None),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on no checkpoint is begun. Answers why the store is still used for it; `None` when it is not.
+    pub(crate) fn let_go_of_store(&self) -> Option<&'static str> {
+        self.closed.store(true, Ordering::Release);
+        if self.one_checkpoint.try_lock().is_err() {
+            Some("a checkpoint of it is being written")
+        } else if self.one_snapshot.try_lock().is_err() {
+            Some("a snapshot of it is being taken")
+        } else if !self.pins.is_free() {
+            Some("a snapshot of it is being given")
+        } else {
+            None
         }
     }
 

@@ -3,7 +3,7 @@
 mod common;
 mod several;
 
-use common::{soon, until};
+use common::{Ledger, SHARD, machine, soon, until};
 use several::*;
 use sojourn_cluster::MemberError;
 use sojourn_cluster::transport::Transport;
@@ -247,6 +247,48 @@ fn a_new_node_takes_the_place_of_a_voter() {
             assert_eq!(chronicle.lines.len(), 700, "every timeline is still there");
         }
         same_history(world, at);
+    });
+}
+
+#[test]
+fn a_node_that_has_left_forgets_the_group_and_may_come_back() {
+    world(async |world| {
+        *world = World::with(forgetful()).await;
+        say_many(world, "first", 200).await;
+        world.agree().await;
+        for node in world.nodes.values() {
+            node.checkpoint_and_purge().await;
+        }
+        for round in 0..2 {
+            let owner = world.owner().await;
+            let leaver = owner % 3 + 1;
+            let group = world.node(owner).group.clone();
+            let rest: BTreeSet<_> = (1..=3).filter(|id| *id != leaver).collect();
+            group.change_voters(rest, soon()).await.expect("changed");
+            let host = world.node(leaver).host.as_ref().expect("open");
+            host.forget_group(SHARD).await.expect("forgotten");
+            assert!(host.stored_groups().is_empty());
+            say_many(world, &format!("without it, {round}"), 50).await;
+            let owner = world.owner().await;
+            world.node(owner).checkpoint_and_purge().await;
+            // What it has of history it keeps; its vote and its state are gone.
+            let node = world.nodes.get_mut(&leaver).expect("it runs");
+            node.ledger = Ledger::new();
+            node.keeper = Keeper::new(machine(&node.ledger), node.keeper.chronicle.clone());
+            let host = node.host.as_ref().expect("open");
+            let joined = host.join_group(SHARD, node.keeper.clone(), 2).await;
+            node.group = joined.expect("joined anew");
+            assert_eq!(node.group.members().voters, BTreeSet::new());
+            let group = world.node(owner).group.clone();
+            group.add_learner(leaver, soon()).await.expect("added");
+            group.caught_up(leaver, soon()).await.expect("caught up");
+            let all = BTreeSet::from([1, 2, 3]);
+            group.change_voters(all, soon()).await.expect("changed");
+            world.settled().await;
+            say_many(world, &format!("with it, {round}"), 50).await;
+            world.agree().await;
+            assert_eq!(world.node(leaver).ledger.len(), 300 + round * 100);
+        }
     });
 }
 

@@ -71,6 +71,12 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// The store refused.
     fn put_manifest(&self, group: GroupId, manifest: &[u8]) -> Result<(), StoreFault>;
 
+    /// Removes the manifest of a group, if there is one.
+    ///
+    /// # Errors
+    /// The store refused.
+    fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault>;
+
     /// Makes everything stored so far durable.
     ///
     /// # Errors
@@ -303,6 +309,16 @@ pub(crate) fn delete_old(
         }
     }
     Ok(())
+}
+
+/// Removes everything of a group, the manifest first: without it, chunks count for nothing. Durable on return.
+pub(crate) fn forget(store: &dyn CheckpointStore, group: GroupId) -> Result<(), StoreFault> {
+    store.delete_manifest(group)?;
+    store.flush(group)?;
+    for number in store.generations(group)? {
+        while store.delete_chunks(group, number, DELETE_CHUNKS)? == DELETE_CHUNKS {}
+    }
+    store.flush(group)
 }
 
 /// Reads the manifest of a group; checked, but its chunks are not.

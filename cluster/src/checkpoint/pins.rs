@@ -54,6 +54,11 @@ impl Pins {
         }
     }
 
+    /// Whether nothing is held.
+    pub(crate) fn is_free(&self) -> bool {
+        self.held.lock().is_empty()
+    }
+
     pub(crate) fn is_held(&self, number: u64) -> bool {
         self.held.lock().contains_key(&number)
     }

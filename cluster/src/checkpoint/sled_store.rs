@@ -263,6 +263,13 @@ impl CheckpointStore for SledStore {
         })
     }
 
+    fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault> {
+        self.with("removing a manifest", |open| {
+            self.unflushed.lock().entry(group).or_insert(open.number);
+            open.manifests.remove(group.0.to_be_bytes()).map(drop)
+        })
+    }
+
     fn flush(&self, group: GroupId) -> Result<(), StoreFault> {
         let opening = self.with("flushing the checkpoints", |open| {
             let begun = self.unflushed.lock().clone();

@@ -6,6 +6,7 @@ use super::{Host, Opening};
 use crate::error::OpenError;
 use crate::group::{Group, GroupSettings, Request, windows};
 use crate::id::{GroupId, NodeId};
+use crate::log::MetaKey;
 use crate::log::group::GroupLog;
 use crate::machine::Machine;
 use crate::network::Network;
@@ -29,8 +30,8 @@ impl Host {
     /// A new group may be opened on all its voters, in any order and at the same time, if each is given the same ones.
     ///
     /// # Errors
-    /// Damaged data; a machine that cannot take back its state or replay its log; a group that is open already; a host
-    /// that has stopped.
+    /// Damaged data; a machine that cannot take back its state or replay its log; a group that is open already, or being
+    /// closed; one that is half forgotten; a host that has stopped.
     pub async fn open_group(
         &self,
         id: GroupId,
@@ -74,13 +75,9 @@ impl Host {
         if let Some(failure) = self.shared.failed.borrow().clone() {
             return Err(OpenError::Failed(failure));
         }
-        if !self.shared.opening.lock().insert(id) {
+        // Let go of also when this future is dropped half-way.
+        let Some(_opening) = Opening::of(&self.shared, id) else {
             return Err(OpenError::AlreadyOpen { group: id });
-        }
-        // Also when this future is dropped half-way.
-        let _opening = Opening {
-            shared: &self.shared,
-            id,
         };
         if self.shared.groups.lock().contains_key(&id) {
             return Err(OpenError::AlreadyOpen { group: id });
@@ -100,6 +97,9 @@ impl Host {
     ) -> Result<Group, OpenError> {
         let shared = &self.shared;
         let cfg = &shared.cfg;
+        if shared.seams.log.meta(id, MetaKey::Forgetting).is_some() {
+            return Err(OpenError::HalfForgotten { group: id });
+        }
         let machine_error = |why: String| OpenError::Machine { group: id, why };
         let asked = Arc::new(AtomicBool::new(false));
         let ask = {

@@ -85,6 +85,10 @@ fn purge_once(shared: &Shared) {
     if shared.failed.borrow().is_some() {
         return;
     }
+    // Rarely held, and then not for long: the next time will do.
+    let Ok(_freeing) = shared.freeing.try_lock() else {
+        return;
+    };
     match shared.seams.log.purge_expired() {
         Ok(groups) => {
             for group in groups.into_iter().filter_map(|id| shared.group(id)) {

@@ -245,6 +245,7 @@ impl<F: FileSystem> EngineLog<F> {
                 Op::Compact { group, before } => {
                     batch.add_command(region(*group), Command::Compact { index: *before });
                 }
+                Op::Clean { group } => batch.add_command(region(*group), Command::Clean),
             }
         }
         self.engine.write(&mut batch, true)?;

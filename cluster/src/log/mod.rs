@@ -24,6 +24,8 @@ pub enum MetaKey {
     Purged = b'p',
     /// The first index that no longer counts although the store still has it: set by a truncation, cleared by the next append.
     End = b'e',
+    /// Set while the group is being forgotten: nothing of it may be opened any more.
+    Forgetting = b'f',
 }
 
 /// One change of the log.
@@ -61,6 +63,11 @@ pub enum Op {
         /// The first index that stays.
         before: u64,
     },
+    /// Drops all entries and marks of the group, as if it had never been.
+    Clean {
+        /// The group.
+        group: GroupId,
+    },
 }
 
 impl Op {
@@ -68,7 +75,7 @@ impl Op {
     pub(crate) fn entry_bytes(&self) -> usize {
         match self {
             Op::Append { entries, .. } => entries.iter().map(Bytes::len).sum(),
-            Op::Put { .. } | Op::Delete { .. } | Op::Compact { .. } => 0,
+            Op::Put { .. } | Op::Delete { .. } | Op::Compact { .. } | Op::Clean { .. } => 0,
         }
     }
 }

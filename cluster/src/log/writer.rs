@@ -223,6 +223,11 @@ impl LogWriter {
         self.shared.queue.lock().marks.insert(group, mark);
     }
 
+    /// Drops the noted mark of a group that is closed: written after the group is forgotten, it would be all there is.
+    pub(crate) fn drop_mark(&self, group: GroupId) {
+        self.shared.queue.lock().marks.remove(&group);
+    }
+
     /// Writes noted marks, if there are any and nothing else is being written.
     pub(crate) fn write_marks(&self) {
         let mut queue = self.shared.queue.lock();

@@ -12,12 +12,16 @@ use crate::types::{LogId, SnapshotHandle, SnapshotMeta, TypeConfig};
 use openraft::Snapshot;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 impl Replica {
     /// Makes a checkpoint of what is applied now. Answers what the last completed one covers.
     pub(crate) async fn checkpoint(&self) -> Result<Option<LogId>, CheckpointError> {
         let _one = self.one_checkpoint.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(CheckpointError::Closed);
+        }
         let started = Instant::now();
         let (begun, cover, last, replay_bytes) = {
             let mut state = self.state.lock();

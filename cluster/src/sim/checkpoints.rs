@@ -19,6 +19,7 @@ enum Change {
     Chunk((GroupId, u64, u32), Vec<u8>),
     NoChunk((GroupId, u64, u32)),
     Manifest(GroupId, Vec<u8>),
+    NoManifest(GroupId),
 }
 
 impl Disk {
@@ -27,6 +28,7 @@ impl Disk {
             Change::Chunk(key, bytes) => drop(self.chunks.insert(key, bytes)),
             Change::NoChunk(key) => drop(self.chunks.remove(&key)),
             Change::Manifest(group, bytes) => drop(self.manifests.insert(group, bytes)),
+            Change::NoManifest(group) => drop(self.manifests.remove(&group)),
         }
     }
 }
@@ -158,6 +160,10 @@ impl CheckpointStore for SimCheckpoints {
         self.state
             .lock()
             .change(Change::Manifest(group, manifest.to_vec()))
+    }
+
+    fn delete_manifest(&self, group: GroupId) -> Result<(), StoreFault> {
+        self.state.lock().change(Change::NoManifest(group))
     }
 
     fn flush(&self, _group: GroupId) -> Result<(), StoreFault> {

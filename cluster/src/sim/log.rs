@@ -64,6 +64,7 @@ impl Disk {
                 let data = self.groups.entry(*group).or_default();
                 data.entries = data.entries.split_off(before);
             }
+            Op::Clean { group } => drop(self.groups.remove(group)),
         }
         Ok(())
     }

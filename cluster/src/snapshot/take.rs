@@ -26,7 +26,12 @@ pub(crate) async fn take(
     stream: SnapshotIn,
 ) {
     let SnapshotIn { mut parts, answers } = stream;
-    let last = match take_all(&group, from, begin, &mut parts, &answers).await {
+    let taken = tokio::select! {
+        biased;
+        () = group.closed() => Err("the group is closed on this node".to_owned()),
+        taken = take_all(&group, from, begin, &mut parts, &answers) => taken,
+    };
+    let last = match taken {
         Ok(vote) => SnapshotAnswer::Installed(proto::SnapshotInstalled {
             vote: Some(format::vote_record(&vote)),
         }),

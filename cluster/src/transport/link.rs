@@ -3,6 +3,7 @@
 //! Everything that waits is bounded, and what nobody waits for any more is not sent. A link does not know what it
 //! carries.
 
+use super::dial::Dialer;
 use super::peers::{Greeting, PeerConfig};
 use super::{FrameBody, PeerFigures, TransportError};
 use crate::id::{GroupId, NodeId};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// Messages that tonic may have taken from the queue and not yet put on the wire.
 const MESSAGES_AHEAD: usize = 2;
@@ -270,6 +271,7 @@ impl Link {
 pub(super) async fn keep(
     link: Arc<Link>,
     cfg: Arc<PeerConfig>,
+    dialer: Dialer,
     mut book: watch::Receiver<Book>,
     mut ended: watch::Receiver<bool>,
 ) {
@@ -284,7 +286,7 @@ pub(super) async fn keep(
                     biased;
                     () = until(&mut ended) => "this node is stopping".to_owned(),
                     _ = moved(&mut book, link.to, address) => "its address has changed".to_owned(),
-                    why = session(&link, &cfg, address, &mut pause) => why,
+                    why = session(&link, &cfg, &dialer, address, &mut pause) => why,
                 }
             }
         };
@@ -329,30 +331,25 @@ async fn moved(book: &mut watch::Receiver<Book>, node: NodeId, address: &str) {
 /// A connection to the node at `address`.
 pub(super) async fn connect(
     cfg: &PeerConfig,
+    dialer: &Dialer,
     address: &str,
 ) -> Result<PeersClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|e| format!("{address:?} is no address, expected host:port: {e}"))?
-        .connect_timeout(cfg.connect_within)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(cfg.keep_alive)
-        .keep_alive_timeout(cfg.keep_alive)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20);
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|e| format!("connecting to {address} failed: {}", chain(&e)))?;
+    let channel = dialer.connect(address).await?;
     Ok(PeersClient::new(channel)
         .max_decoding_message_size(cfg.limit_bytes())
         .max_encoding_message_size(cfg.limit_bytes()))
 }
 
 /// One stream, from connecting to its end. Answers why it ended.
-async fn session(link: &Link, cfg: &PeerConfig, address: &str, pause: &mut Duration) -> String {
+async fn session(
+    link: &Link,
+    cfg: &PeerConfig,
+    dialer: &Dialer,
+    address: &str,
+    pause: &mut Duration,
+) -> String {
     let open = async {
-        let mut client = connect(cfg, address).await?;
+        let mut client = connect(cfg, dialer, address).await?;
         let (tx, rx) = mpsc::channel(MESSAGES_AHEAD);
         let hello = PeerMessage {
             hello: Some(cfg.greeting(link.to)),
@@ -418,15 +415,4 @@ async fn session(link: &Link, cfg: &PeerConfig, address: &str, pause: &mut Durat
         why = receiving => why,
         why = sending => why,
     }
-}
-
-/// An error with its causes: tonic's own words are only "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -3,6 +3,7 @@
 //! [`Transport`] is the seam: gRPC on sockets behind it in earnest ([`peers`]), a simulated network in worlds. It
 //! carries frames and parts; it does not know what a vote, an entry or a snapshot is, nor where a group lives.
 
+pub mod dial;
 mod incoming;
 mod link;
 pub mod peers;

@@ -2,6 +2,7 @@
 //!
 //! Knows the cluster's id and an address book that may change at any time; does not know who belongs to which group.
 
+use super::dial::{AddressError, Dialer};
 use super::incoming::Incoming;
 use super::link::{self, Book, Link};
 use super::server::Server;
@@ -21,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Channel;
 
 /// The version of what nodes say to one another.
 pub const PROTOCOL: u32 = 1;
@@ -48,6 +51,8 @@ pub struct PeerConfig {
     pub serving_frames: usize,
     /// Connections from other nodes. 256.
     pub connections: usize,
+    /// Streams and calls that one connection may have open; more wait with the caller. 1,024.
+    pub streams: u32,
     /// How long connecting and greeting may take. 1 s.
     pub connect_within: Duration,
     /// The shortest pause before connecting again. 20 ms.
@@ -70,6 +75,7 @@ impl Default for PeerConfig {
             message_bytes: 33 << 20,
             serving_frames: 1024,
             connections: 256,
+            streams: 1024,
             connect_within: Duration::from_secs(1),
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(250),
@@ -103,6 +109,7 @@ impl PeerConfig {
             ("message_bytes", self.message_bytes),
             ("serving_frames", self.serving_frames),
             ("connections", self.connections),
+            ("streams", self.streams as usize),
         ];
         for (name, value) in named {
             if value == 0 {
@@ -165,6 +172,7 @@ impl Greeting {
 /// What the transport shares with its tasks.
 pub(super) struct Shared {
     pub(super) cfg: Arc<PeerConfig>,
+    pub(super) dialer: Dialer,
     pub(super) links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     pub(super) counts: Mutex<Counts>,
     pub(super) ended: watch::Sender<bool>,
@@ -185,6 +193,10 @@ pub struct PeerTransport {
     runtime: Handle,
     address: SocketAddr,
     listener: Mutex<Option<TcpListener>>,
+    /// What else is served on the port.
+    routes: Mutex<Routes>,
+    /// Connections for those other services, each with the address that it is to.
+    channels: Mutex<BTreeMap<NodeId, (String, Channel)>>,
 }
 
 impl std::fmt::Debug for PeerTransport {
@@ -209,14 +221,25 @@ impl PeerTransport {
     /// Settings that make no sense; an address that cannot be had.
     pub async fn bind(cfg: PeerConfig) -> Result<Arc<PeerTransport>, OpenError> {
         cfg.check()?;
-        let refused = |e: std::io::Error| {
-            OpenError::io("listening for other nodes", cfg.listen.to_string(), e)
-        };
-        let listener = TcpListener::bind(cfg.listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
+        let bound = TcpListener::bind(cfg.listen).await;
+        let listener = bound.map_err(|e| not_listening(cfg.listen.to_string(), e))?;
+        PeerTransport::on(cfg, listener)
+    }
+
+    /// The same on a socket that listens already; `cfg.listen` is not looked at. For a node that must tell its port
+    /// before it is given its id.
+    ///
+    /// # Errors
+    /// Settings that make no sense; a socket that is none any more.
+    pub fn on(cfg: PeerConfig, listener: TcpListener) -> Result<Arc<PeerTransport>, OpenError> {
+        cfg.check()?;
+        let address = listener.local_addr();
+        let address = address.map_err(|e| not_listening("a socket".to_owned(), e))?;
+        let dialer = Dialer::new(&cfg)?;
         Ok(Arc::new(PeerTransport {
             shared: Arc::new(Shared {
                 cfg: Arc::new(cfg),
+                dialer,
                 links: Mutex::default(),
                 counts: Mutex::default(),
                 ended: watch::Sender::new(false),
@@ -225,7 +248,59 @@ impl PeerTransport {
             runtime: Handle::current(),
             address,
             listener: Mutex::new(Some(listener)),
+            routes: Mutex::default(),
+            channels: Mutex::default(),
         }))
+    }
+
+    /// Serves `routes` on the same port, beside what nodes say to one another. To be called before the host is opened;
+    /// a second call replaces the first. Who calls them is not asked for a greeting, and how large their messages may
+    /// be is theirs to say.
+    pub fn serve_also(&self, routes: Routes) {
+        if self.listener.lock().is_none() {
+            tracing::error!(
+                "services were added to a transport that serves already; they are not served"
+            );
+            return;
+        }
+        *self.routes.lock() = routes;
+    }
+
+    /// A connection to a node for other services than this one's, made when it is first used and again when it breaks.
+    /// Its windows are not those of the frames. All callers share one; another is made when the node's address changes.
+    ///
+    /// # Errors
+    /// `Unreachable`, when no address of the node is known, or one that is none.
+    pub fn channel(&self, node: NodeId) -> Result<Channel, TransportError> {
+        let address = self.shared.book.borrow().get(&node).cloned();
+        let address = address.ok_or_else(|| unreachable_by(node, "no address of it is known"))?;
+        let mut channels = self.shared_channels();
+        if let Some((to, channel)) = channels.get(&node)
+            && *to == address
+        {
+            return Ok(channel.clone());
+        }
+        let channel = self.channel_to(&address);
+        let channel = channel.map_err(|e| unreachable_by(node, &e.to_string()))?;
+        channels.insert(node, (address, channel.clone()));
+        Ok(channel)
+    }
+
+    /// The connections of [`PeerTransport::channel`], without those to nodes that are nowhere any more.
+    fn shared_channels(&self) -> parking_lot::MutexGuard<'_, BTreeMap<NodeId, (String, Channel)>> {
+        let mut channels = self.channels.lock();
+        let book = self.shared.book.borrow();
+        channels.retain(|node, _| book.contains_key(node));
+        channels
+    }
+
+    /// A new connection to host:port, whichever node that is, made when it is first used.
+    ///
+    /// # Errors
+    /// No address.
+    pub fn channel_to(&self, address: &str) -> Result<Channel, AddressError> {
+        let _runtime = self.runtime.enter();
+        self.shared.dialer.channel_to(address)
     }
 
     /// Where it listens.
@@ -265,6 +340,7 @@ impl PeerTransport {
                 self.runtime.spawn(link::keep(
                     link.clone(),
                     self.shared.cfg.clone(),
+                    self.shared.dialer.clone(),
                     self.shared.book.subscribe(),
                     self.shared.ended.subscribe(),
                 ));
@@ -282,7 +358,8 @@ impl Transport for PeerTransport {
         };
         let incoming = Incoming::new(listener, self.shared.clone());
         let server = Server::new(self.shared.clone(), node);
-        self.runtime.spawn(server.run(incoming));
+        let routes = std::mem::take(&mut *self.routes.lock());
+        self.runtime.spawn(server.run(incoming, routes));
     }
 
     fn ask(
@@ -297,6 +374,7 @@ impl Transport for PeerTransport {
 
     fn open_snapshot(&self, to: NodeId) -> BoxFuture<'static, Result<SnapshotOut, TransportError>> {
         let cfg = self.shared.cfg.clone();
+        let dialer = self.shared.dialer.clone();
         let address = self.shared.book.borrow().get(&to).cloned();
         let ended = self.shared.ended.subscribe();
         Box::pin(async move {
@@ -304,7 +382,7 @@ impl Transport for PeerTransport {
             let address =
                 address.ok_or_else(|| unreachable("no address of it is known".to_owned()))?;
             // A connection of its own: its windows are not those of the frames.
-            let connecting = link::connect(&cfg, &address);
+            let connecting = link::connect(&cfg, &dialer, &address);
             let mut client = match tokio::time::timeout(cfg.connect_within, connecting).await {
                 Ok(connected) => connected.map_err(unreachable)?,
                 Err(_) => {
@@ -393,6 +471,10 @@ impl Transport for PeerTransport {
         self.shared.ended.send_replace(true);
         drop(self.listener.lock().take());
     }
+}
+
+fn not_listening(what: String, why: std::io::Error) -> OpenError {
+    OpenError::io("listening for other nodes", what, why)
 }
 
 fn unreachable_by(node: NodeId, why: &str) -> TransportError {

@@ -17,12 +17,11 @@ use sojourn_proto::cluster::{
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Messages with answers that may wait for the network.
 const ANSWERS_AHEAD: usize = 4;
-/// Streams that one connection may have open: the frames, and some snapshots.
-const STREAMS: u32 = 64;
 
 /// Serves the peer port.
 #[derive(Clone)]
@@ -36,7 +35,7 @@ impl Server {
         Server { shared, node }
     }
 
-    pub(super) async fn run(self, incoming: Incoming) {
+    pub(super) async fn run(self, incoming: Incoming, routes: Routes) {
         let cfg = self.shared.cfg.clone();
         let mut ended = self.shared.ended.subscribe();
         let service = PeersServer::new(self)
@@ -45,9 +44,10 @@ impl Server {
         let serving = tonic::transport::Server::builder()
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
-            .max_concurrent_streams(STREAMS)
+            .max_concurrent_streams(cfg.streams)
             .http2_keepalive_interval(Some(cfg.keep_alive))
             .http2_keepalive_timeout(Some(cfg.keep_alive))
+            .add_routes(routes)
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, async move { until(&mut ended).await });
         if let Err(error) = serving.await {
