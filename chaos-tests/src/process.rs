@@ -182,10 +182,10 @@ impl Server {
         );
         let mut command = Command::new(binary::sojourn()?);
         command
-            .arg("serve")
+            .args(["serve", "--bootstrap"])
             .arg("--data")
             .arg(self.data())
-            .args(["--listen", &grpc, "--http", &http])
+            .args(["--listen", &grpc, "--http", &http, "--peer", "127.0.0.1:0"])
             .args(["--shards", &self.setup.shards.to_string()])
             .envs(self.setup.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())

@@ -38,14 +38,34 @@ pub struct Listen {
     pub grpc: SocketAddr,
     /// HTTP: health, readiness, metrics. Default: `127.0.0.1:7411`. Since 0.1.
     pub http: SocketAddr,
+    /// Other nodes. Default: `127.0.0.1:7412`. Since 0.1.
+    pub peer: SocketAddr,
+    /// The host under which clients and other nodes reach this one. Default: the address that it listens on; the host's
+    /// name when it listens on all. Since 0.1.
+    pub advertise: Option<String>,
 }
 
-/// What is chosen once, at bootstrap, and read from the catalog afterwards.
+/// How this node belongs to a cluster.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
-    /// How many shards: a power of two, 1 to 1,024. Default: 32. Since 0.1.
+    /// How many shards: a power of two, 1 to 1,024. Chosen at bootstrap, read from the catalog afterwards. Default: 32.
+    /// Since 0.1.
     pub shards: u16,
+    /// With a new data folder: begin a new cluster. Default: false. Since 0.1.
+    pub bootstrap: bool,
+    /// Peer addresses, host:port, of nodes of the cluster: with a new data folder the node joins them. Default: none.
+    /// Since 0.1.
+    pub join: Vec<String>,
+    /// This node's name, for people. Default: the host's. Since 0.1.
+    pub name: Option<String>,
+    /// What fails together with this node: replicas are kept in different zones. Default: empty. Since 0.1.
+    pub zone: String,
+    /// Whether shards are spread anew by themselves when a node has joined. Default: true. Since 0.1.
+    pub rebalance: bool,
+    /// Seconds after which a node that nobody reaches is replaced by the others; 0: never by itself. Default: 300.
+    /// Since 0.1.
+    pub replace_after_seconds: u64,
 }
 
 /// Limits.
@@ -84,8 +104,18 @@ impl Default for Config {
             listen: Listen {
                 grpc: local(7410),
                 http: local(7411),
+                peer: local(7412),
+                advertise: None,
             },
-            cluster: Cluster { shards: 32 },
+            cluster: Cluster {
+                shards: 32,
+                bootstrap: false,
+                join: Vec::new(),
+                name: None,
+                zone: String::new(),
+                rebalance: true,
+                replace_after_seconds: 300,
+            },
             limits: Limits {
                 disk_free_min: crate::limits::DISK_FREE_MIN,
                 dedup_seconds: (sojourn_journey::limits::DEDUP_WINDOW.0 / 1_000_000).unsigned_abs(),
@@ -114,6 +144,9 @@ pub struct Flags {
     /// Where HTTP listens (health, readiness, metrics); port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<SocketAddr>,
+    /// Where other nodes reach this one; port 0 takes a free one, as it is when gRPC takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub peer: Option<SocketAddr>,
     /// How many shards, at the first start only: a power of two
     #[arg(long, value_name = "N")]
     pub shards: Option<u16>,
@@ -156,6 +189,12 @@ impl Config {
         if let Some(address) = flags.http {
             config.listen.http = address;
         }
+        if let Some(address) = flags.peer {
+            config.listen.peer = address;
+        } else if flags.listen.is_some_and(|address| address.port() == 0) {
+            // somebody who wants no fixed port wants none here either
+            config.listen.peer.set_port(0);
+        }
         if let Some(shards) = flags.shards {
             config.cluster.shards = shards;
         }
@@ -163,12 +202,44 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether it makes sense as a whole.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn check(&self) -> Result<(), String> {
         let shards = self.cluster.shards;
         if !shards.is_power_of_two() || shards > 1_024 {
             return Err(format!(
                 "cluster.shards is {shards}: expected a power of two, 1 to 1024"
             ));
+        }
+        for seed in &self.cluster.join {
+            let port = seed.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if port
+                .and_then(|(_, port)| port.parse::<u16>().ok())
+                .is_none()
+            {
+                return Err(format!(
+                    "cluster.join holds {seed:?}: expected host:port, the peer address of a node"
+                ));
+            }
+        }
+        if self.cluster.bootstrap && !self.cluster.join.is_empty() {
+            return Err(
+                "cluster.bootstrap and cluster.join are both given: a node begins a cluster or joins one".into(),
+            );
+        }
+        let named = |text: &str| text.len() <= 64 && !text.chars().any(char::is_control);
+        for (key, text) in [
+            ("cluster.zone", Some(&self.cluster.zone)),
+            ("cluster.name", self.cluster.name.as_ref()),
+            ("listen.advertise", self.listen.advertise.as_ref()),
+        ] {
+            if !text.is_none_or(|text| named(text)) {
+                return Err(format!(
+                    "{key} is too long or holds control characters: expected at most 64 bytes"
+                ));
+            }
         }
         if self.checkpoint.every_seconds == 0 {
             return Err("checkpoint.every_seconds is 0: expected at least 1".into());
@@ -225,6 +296,15 @@ mod tests {
             ("[cluster]\nshards = 3\n", "cluster.shards is 3"),
             ("[cluster]\nshrads = 4\n", "shrads"),
             ("[listen]\ngrpc = \"here\"\n", "listen.grpc"),
+            (
+                "[cluster]\njoin = [\"here\"]\n",
+                "\"here\": expected host:port",
+            ),
+            (
+                "[cluster]\nbootstrap = true\njoin = [\"a:1\"]\n",
+                "begins a cluster or joins one",
+            ),
+            ("[cluster]\nzone = \"a\\u0007\"\n", "cluster.zone"),
             ("[limits]\ndedup_seconds = 0\n", "limits.dedup_seconds is 0"),
             (
                 "[checkpoint]\nevery_seconds = 0\n",

@@ -1,9 +1,11 @@
-//! What every door talks to: the shards of this node, by key.
+//! What every door talks to: the replicas of this node, by key, and who owns the others.
 
 use crate::actors::{Answer, Ask, CustomerKey, Reply};
 use crate::catalog::Catalog;
 use crate::convert::value::identifier_from;
 use crate::limits;
+use crate::place::shards::Shards;
+use crate::place::topology::Topology;
 use crate::rpc::errors;
 use crate::shard::owner::Shard;
 use sojourn_journey::signal::Identifier;
@@ -17,8 +19,10 @@ use tonic::Status;
 
 /// The node's core.
 pub struct Core {
-    /// Its shards, by number.
-    pub shards: Vec<Arc<Shard>>,
+    /// Its replicas of shards.
+    pub shards: Arc<Shards>,
+    /// Who owns which shard.
+    pub topology: Arc<Topology>,
     /// The catalog.
     pub catalog: Arc<Catalog>,
     /// Less disk is free than the limit: nothing is admitted.
@@ -93,11 +97,18 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 }
 
 impl Core {
-    /// The shard of a customer hash.
-    pub fn shard(&self, hash: u64) -> &Arc<Shard> {
-        let count = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
-        let shard = sojourn_cluster::ring::shard_of(hash, count);
-        &self.shards[usize::from(shard.0)]
+    /// This node's replica of the shard of a customer hash, if it has one.
+    pub fn local(&self, hash: u64) -> Option<Arc<Shard>> {
+        self.shards.local(self.shards.of(hash))
+    }
+
+    /// The same, for who cannot do without.
+    ///
+    /// # Errors
+    /// There is none on this node.
+    pub fn replica(&self, hash: u64) -> Result<Arc<Shard>, Status> {
+        self.local(hash)
+            .ok_or_else(|| errors::status_of(Answer::NotOwner))
     }
 
     /// Hands a request to its customer; refused ones come back with their answer.
@@ -112,7 +123,9 @@ impl Core {
             let retry_after = Duration::from_secs(5);
             return Err((reply, Answer::Overloaded { cause, retry_after }));
         }
-        let shard = self.shard(customer.hash);
+        let Some(shard) = self.local(customer.hash) else {
+            return Err((reply, Answer::NotOwner));
+        };
         if shard.history_full() {
             let cause = "overloaded_history";
             let retry_after = Duration::from_millis(200);

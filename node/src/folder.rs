@@ -31,8 +31,10 @@ pub struct FolderError {
 }
 
 /// What a first start leaves when it ends before the folder is whole.
-const BEGUN: [&str; 6] = [
+const BEGUN: [&str; 8] = [
     "lock",
+    "join-token",
+    "join-token.part",
     "cluster-id",
     "cluster-id.part",
     "node-id",
@@ -40,18 +42,83 @@ const BEGUN: [&str; 6] = [
     "FORMAT.part",
 ];
 
+/// A data folder that nobody else can open meanwhile.
+pub enum Found {
+    /// It belongs to a node.
+    Node(Folder),
+    /// It belongs to nobody yet.
+    New(NewFolder),
+}
+
+/// An empty data folder.
+pub struct NewFolder {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl NewFolder {
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// 16 random bytes by which a request to join is known when it is repeated, also after a crash.
+    ///
+    /// # Errors
+    /// They cannot be written or read.
+    pub fn join_token(&self) -> Result<Vec<u8>, FolderError> {
+        let fail = |why: String| fail(&self.dir, why);
+        let path = self.dir.join("join-token");
+        if !path.exists() {
+            let written = write_durably(&self.dir, "join-token", &uuid());
+            written.map_err(|e| fail(cannot_write(&e)))?;
+        }
+        let text = read_text(&path).map_err(fail)?;
+        let token = hex::decode(&text).ok().filter(|token| token.len() == 16);
+        token.ok_or_else(|| {
+            fail(format!(
+                "the file join-token holds {text:?}, expected 32 hexadecimal digits; remove it"
+            ))
+        })
+    }
+
+    /// Makes it the folder of a node of a cluster; without one, of a new cluster.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn begin(self, cluster: Option<String>, node: u64) -> Result<Folder, FolderError> {
+        let dir = self.dir;
+        let writing = |e: std::io::Error| fail(&dir, cannot_write(&e));
+        let cluster = cluster.unwrap_or_else(uuid);
+        write_durably(&dir, "cluster-id", &cluster).map_err(writing)?;
+        write_durably(&dir, "node-id", &node.to_string()).map_err(writing)?;
+        // last: a folder with it is whole
+        write_durably(&dir, "FORMAT", FORMAT).map_err(writing)?;
+        Ok(Folder {
+            dir,
+            cluster,
+            node,
+            _lock: self.lock,
+        })
+    }
+}
+
+fn fail(dir: &Path, why: String) -> FolderError {
+    FolderError {
+        dir: dir.to_owned(),
+        why,
+        locked: false,
+        data: false,
+    }
+}
+
 impl Folder {
-    /// Opens a data folder, or makes a new one where there is none.
+    /// Opens a data folder, made if there is none.
     ///
     /// # Errors
     /// When it is somebody else's, in use, of another format, or cannot be written.
-    pub fn open(dir: &Path) -> Result<Folder, FolderError> {
-        let fail = |why: String| FolderError {
-            dir: dir.to_owned(),
-            why,
-            locked: false,
-            data: false,
-        };
+    pub fn open(dir: &Path) -> Result<Found, FolderError> {
+        let fail = |why: String| fail(dir, why);
         let unsafe_data = |why: String| FolderError {
             data: true,
             ..fail(why)
@@ -96,11 +163,10 @@ impl Folder {
                         .into(),
                 ));
             }
-            let cluster = uuid();
-            write_durably(dir, "cluster-id", &cluster).map_err(writing)?;
-            write_durably(dir, "node-id", "1").map_err(writing)?;
-            // last: a folder with it is whole
-            write_durably(dir, "FORMAT", FORMAT).map_err(writing)?;
+            return Ok(Found::New(NewFolder {
+                dir: dir.to_owned(),
+                lock,
+            }));
         }
         let read = |name: &str| read_text(&dir.join(name)).map_err(unsafe_data);
         let id = read("node-id")?;
@@ -117,12 +183,12 @@ impl Folder {
                     .into(),
             ));
         }
-        Ok(Folder {
+        Ok(Found::Node(Folder {
             dir: dir.to_owned(),
             cluster,
             node,
             _lock: lock,
-        })
+        }))
     }
 }
 

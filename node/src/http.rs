@@ -29,6 +29,7 @@ async fn ready(State(http): State<Http>) -> impl IntoResponse {
     let closed: Vec<String> = http
         .core
         .shards
+        .all()
         .iter()
         .filter(|s| !*s.open().borrow())
         .map(|s| s.number.to_string())

@@ -14,5 +14,7 @@ pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod place;
 pub mod rpc;
 pub mod shard;
+mod start;

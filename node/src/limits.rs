@@ -51,3 +51,6 @@ pub const NO_MATCH_SAMPLE: usize = 32;
 pub const LEAVING: usize = 32;
 /// Bytes on disk that the index of receipts may take in one node.
 pub const DEDUP_BYTES: u64 = 8 << 30;
+
+/// Nodes of one cluster.
+pub const NODES: usize = 64;

@@ -146,7 +146,7 @@ impl Doors {
         set("checkpoint_disk_bytes", stats.checkpoint_disk_bytes);
         let (mut customers, mut awake, mut ignored, mut waiting, mut open) = (0, 0, 0, 0, 0);
         let (mut away, mut shortened) = (0, 0);
-        for shard in &core.shards {
+        for shard in core.shards.all() {
             let state = shard.duties.state.lock();
             customers += state.customers;
             away += state.away;

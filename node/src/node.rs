@@ -1,9 +1,6 @@
 //! The composition root: builds each part once, top to bottom, and stops them in reverse.
 
-use crate::actors::Gauge;
-use crate::actors::live::Live;
 use crate::actors::node::NodeActor;
-use crate::catalog::{Catalog, CatalogMachine};
 use crate::config::Config;
 use crate::core::Core;
 use crate::folder::{Folder, FolderError, free_bytes};
@@ -11,24 +8,31 @@ use crate::hands::endpoints::Endpoints;
 use crate::history::{Keep, Store};
 use crate::limits;
 use crate::metrics::Doors;
+use crate::place::opener::Opener;
+use crate::place::service::NodesService;
+use crate::place::shards::Shards;
+use crate::place::topology::Topology;
+use crate::place::{Place, hearing};
 use crate::rpc::executions::ExecutionsService;
 use crate::rpc::journeys::JourneysService;
 use crate::rpc::signals::SignalsService;
-use crate::shard::machine::ShardMachine;
-use crate::shard::owner::{Parts, Shard};
+use crate::start::{self, Portrait};
 use parking_lot::Mutex;
 use ractor::{Actor, ActorCell};
+use sojourn_cluster::layout::Layout;
+use sojourn_cluster::transport::peers::{PeerConfig, PeerTransport};
 use sojourn_cluster::{
-    Failure, Group, GroupId, Host, HostConfig, OpenError, OpenReport, Seams, ShardId, Source,
+    Failure, Host, HostConfig, NodeId, OpenError, OpenReport, Role, Seams, ShardId,
 };
 use sojourn_journey::time::Span;
-use sojourn_proto::{DESCRIPTORS, stored, v1};
+use sojourn_proto::cluster as wire;
+use sojourn_proto::{DESCRIPTORS, v1};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +63,9 @@ pub enum NodeError {
     /// A write or a sync failed while running.
     #[error("{0}")]
     Failed(Failure),
+    /// The configuration does not say what to do.
+    #[error("{0}")]
+    Usage(String),
     /// Something else.
     #[error("{0}")]
     Other(String),
@@ -71,7 +78,7 @@ impl NodeError {
             NodeError::Folder(folder) => folder.data,
             NodeError::Open(OpenError::Locked { .. } | OpenError::Config { .. }) => false,
             NodeError::Open(_) | NodeError::History(_) | NodeError::Failed(_) => true,
-            NodeError::Listen { .. } | NodeError::Other(_) => false,
+            NodeError::Listen { .. } | NodeError::Usage(_) | NodeError::Other(_) => false,
         }
     }
 }
@@ -82,27 +89,36 @@ pub struct Node {
     pub grpc: SocketAddr,
     /// Where HTTP listens.
     pub http: SocketAddr,
+    /// Where other nodes reach it.
+    pub peer: SocketAddr,
+    /// Its id.
+    pub id: NodeId,
+    /// The id of its cluster.
+    pub cluster: String,
     core: Arc<Core>,
     host: Arc<Host>,
+    place: Arc<Place>,
     stop: CancellationToken,
     doors: CancellationToken,
     tasks: JoinSet<()>,
     supervisor: ActorCell,
     failed: watch::Receiver<Option<Failure>>,
+    /// Why the cluster does not want this node, once it is known.
+    unwanted: watch::Receiver<Option<String>>,
     history: Arc<Store>,
     _folder: Folder,
 }
 
-/// How many decisions a slow watcher may lag behind.
-const WATCH_BACKLOG: usize = 4_096;
-
 impl Node {
-    /// Starts a node; answers when it decides for every shard.
+    /// Starts a node; answers when its replicas are open. The shards that only it can own are owned then.
     ///
     /// # Errors
-    /// The data folder is in use, damaged or cannot be written; an address is taken.
+    /// The data folder is new and nothing says what it is for; it is in use, damaged or cannot be written; an address is
+    /// taken; no node lets it join.
     pub async fn start(config: &Config) -> Result<Node, NodeError> {
-        Node::start_on(config, async |cfg: HostConfig| Host::open(cfg).await).await
+        let open =
+            async |cfg: HostConfig, way: Arc<PeerTransport>| Host::open_among(cfg, way).await;
+        Node::start_on(config, open).await
     }
 
     /// Starts a node on other seams than the real ones, for faults that only they can have.
@@ -113,20 +129,26 @@ impl Node {
         config: &Config,
         seams: impl FnOnce(&HostConfig) -> Result<Seams, OpenError>,
     ) -> Result<Node, NodeError> {
-        let open = async |cfg: HostConfig| {
+        let open = async |cfg: HostConfig, way: Arc<PeerTransport>| {
             let seams = seams(&cfg)?;
-            Host::open_with(cfg, seams).await
+            Host::open_with_among(cfg, seams, way).await
         };
         Node::start_on(config, open).await
     }
 
     async fn start_on(
         config: &Config,
-        open: impl AsyncFnOnce(HostConfig) -> Result<Host, OpenError>,
+        open: impl AsyncFnOnce(HostConfig, Arc<PeerTransport>) -> Result<Host, OpenError>,
     ) -> Result<Node, NodeError> {
         // reqwest's TLS needs one; a second start in the same process finds it there
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let folder = Folder::open(&config.data.dir)?;
+        let found = Folder::open(&config.data.dir)?;
+        let grpc = listen(config.listen.grpc, "listen").await?;
+        let http = listen(config.listen.http, "http").await?;
+        let peer = listen(config.listen.peer, "peer").await?;
+        let seeds = start::seeds(config)?;
+        let me = Portrait::of(config, [&grpc, &http, &peer])?;
+        let (folder, joined) = start::identity(config, found, &me, &seeds).await?;
         let history = Arc::new(Store::open(&folder.dir.join("history"))?);
         if !history.shards()?.is_empty() && !has_files(&folder.dir.join("log")) {
             // opened all the same, it would begin anew, and give old numbers to new entries
@@ -134,8 +156,23 @@ impl Node {
                 what: "the log is missing, but history knows what stood in it".into(),
                 where_: folder.dir.join("log").display().to_string(),
                 consequence: "this node's replicas stay closed".into(),
-                todo: "put the folder back, or restore the data folder from a copy".into(),
+                todo: "put the folder back, or restore the data folder from a copy; with peers, join again with an empty \
+                       data folder"
+                    .into(),
             }));
+        }
+        let peer_config = PeerConfig {
+            node: folder.node,
+            cluster: folder.cluster.clone(),
+            ..PeerConfig::default()
+        };
+        let transport = PeerTransport::on(peer_config, peer).map_err(NodeError::Open)?;
+        let asked = NodesService::default();
+        let nodes = wire::nodes_server::NodesServer::new(asked.clone())
+            .max_decoding_message_size(limits::MESSAGE_BYTES);
+        transport.serve_also(tonic::service::Routes::new(nodes));
+        for member in joined.iter().flat_map(|j| &j.members) {
+            transport.set_address(member.node, Some(member.peer.clone()));
         }
         let host_config = HostConfig {
             checkpoint_every: Duration::from_secs(config.checkpoint.every_seconds),
@@ -145,7 +182,8 @@ impl Node {
             node: folder.node,
             ..HostConfig::default()
         };
-        let host = Arc::new(open(host_config).await.map_err(NodeError::Open)?);
+        let host = open(host_config, transport.clone()).await;
+        let host = Arc::new(host.map_err(NodeError::Open)?);
         for torn in &host.report().torn {
             tracing::warn!(
                 ?torn,
@@ -161,49 +199,84 @@ impl Node {
         let stop = CancellationToken::new();
         let doors = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (catalog, shards) = open_catalog(&host, &folder, config, history.clone()).await?;
+        let catalog = start::open_catalog(
+            &host,
+            &folder,
+            config,
+            history.clone(),
+            &me,
+            joined.as_ref(),
+        )
+        .await?;
+        let shards = Arc::new(Shards::new(start::shards_of(&catalog, &folder, config)?));
         tasks.spawn(catalog.clone().follow());
+        let topology = Arc::new(Topology::new(
+            folder.node,
+            shards.clone(),
+            catalog.cluster(),
+        ));
         let (actor, _) = Actor::spawn(None, NodeActor, ())
             .await
             .map_err(|e| NodeError::Other(e.to_string()))?;
         let supervisor = actor.get_cell();
         let endpoints =
             Endpoints::new(catalog.clone()).map_err(|e| NodeError::Other(e.to_string()))?;
-        let gauge: Arc<Gauge> = Arc::default();
-        let mut all = Vec::with_capacity(usize::from(shards));
         let window = i64::try_from(config.limits.dedup_seconds).unwrap_or(i64::MAX / 1_000_000);
         let keep = Keep {
             window: Span::from_seconds(window),
             bytes: config.limits.dedup_bytes,
         };
-        // opened side by side: a restart reads checkpoints and replays the log on all cores
-        let mut opening = JoinSet::new();
-        for number in 0..shards {
-            let (host, history, node) = (host.clone(), history.clone(), folder.node);
-            opening.spawn(async move { open_replica(&host, (history, keep), number, node).await });
-        }
-        let mut replicas = Vec::with_capacity(usize::from(shards));
-        while let Some(opened) = opening.join_next().await {
-            let opened = opened.map_err(|e| NodeError::Other(e.to_string()))?;
-            replicas.push(opened?);
-        }
-        replicas.sort_by_key(|(machine, _)| machine.shard);
-        for (machine, group) in replicas {
-            let shard = Shard::new(Parts {
-                machine,
-                group,
-                live: Arc::new(Live::new(gauge.clone())),
-                catalog: catalog.clone(),
-                endpoints: endpoints.clone(),
-                supervisor: supervisor.clone(),
-                shards: usize::from(shards),
-            });
-            tasks.spawn(shard.clone().run(stop.clone()));
-            all.push(shard);
-        }
+        let (trusted, may_own) = watch::channel(true);
+        let opener = Arc::new(Opener {
+            me: folder.node,
+            host: host.clone(),
+            history: history.clone(),
+            keep,
+            catalog: catalog.clone(),
+            endpoints: endpoints.clone(),
+            gauge: Arc::default(),
+            supervisor: supervisor.clone(),
+            shards: shards.clone(),
+            topology: topology.clone(),
+            may_own,
+            stop: stop.clone(),
+            running: Mutex::default(),
+        });
+        opener.open_all().await?;
+        let place = Arc::new(Place {
+            me: folder.node,
+            cluster: folder.cluster.clone(),
+            host: host.clone(),
+            transport: transport.clone(),
+            catalog: catalog.clone(),
+            shards: shards.clone(),
+            topology: topology.clone(),
+            stopping: CancellationToken::new(),
+        });
+        // set once, here
+        let _ = asked.place.set(place.clone());
+        let layout = topology.cluster().layout().map_err(NodeError::Other)?;
+        own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
+        tasks.spawn(opener.follow());
+        tasks.spawn(hearing::hear(
+            topology.clone(),
+            transport.clone(),
+            folder.cluster.clone(),
+            catalog.cluster(),
+            stop.clone(),
+        ));
+        tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
+        let (unwanted_tx, unwanted) = watch::channel(None);
+        tasks.spawn(start::say_where(
+            place.clone(),
+            start::announcement(&me, &folder),
+            seeds,
+            unwanted_tx,
+        ));
         let metrics = Doors::new().map_err(|e| NodeError::Other(e.to_string()))?;
         let core = Arc::new(Core {
-            shards: all,
+            shards,
+            topology,
             catalog,
             disk_full: Arc::new(AtomicBool::new(
                 free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
@@ -212,53 +285,28 @@ impl Node {
             endpoints,
             metrics: Arc::new(metrics),
         });
-        let mut failed = host.failed();
-        for shard in &core.shards {
-            let mut open = shard.open();
-            let mut role = shard.group.role();
-            tokio::select! {
-                _ = open.wait_for(|open| *open) => {}
-                closed = role.wait_for(|r| matches!(r, sojourn_cluster::Role::Closed { .. })) => {
-                    let why = closed.map_or_else(|e| e.to_string(), |r| format!("{:?}", *r));
-                    return Err(NodeError::Other(format!("shard {} cannot open: {why}", shard.number)));
-                }
-                failure = failed.wait_for(Option::is_some) => {
-                    let failure = failure.ok().and_then(|f| f.clone());
-                    return Err(failure.map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed));
-                }
-            }
-            let (applied, up_to) = {
-                // the group's own index: entries without decisions never reach the shard's state
-                let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
-                (applied, shard.duties.state.lock().history_up_to)
-            };
-            if up_to > applied {
-                // what is decided from here on would not be written to it
-                history.condemn(format!(
-                    "it goes up to entry {up_to} of shard {}, but the log ends at {applied}",
-                    shard.number
-                ));
-                history.sound()?;
-            }
-        }
         tasks.spawn(watch_clock());
         tasks.spawn(watch_disk(
             folder.dir.clone(),
             config.limits.disk_free_min,
             core.disk_full.clone(),
         ));
-        let grpc = listen(config.listen.grpc, "listen").await?;
-        let http = listen(config.listen.http, "http").await?;
+        let failed = host.failed();
         let node = Node {
             grpc: grpc.local_addr().unwrap_or(config.listen.grpc),
             http: http.local_addr().unwrap_or(config.listen.http),
+            peer: transport.local_addr(),
+            id: folder.node,
+            cluster: folder.cluster.clone(),
             core: core.clone(),
             host: host.clone(),
+            place,
             stop,
             doors: doors.clone(),
             tasks,
             supervisor,
             failed,
+            unwanted,
             history,
             _folder: folder,
         };
@@ -286,9 +334,17 @@ impl Node {
     /// Waits until the node must stop by itself.
     pub async fn failed(&self) -> NodeError {
         let (mut log, mut history) = (self.failed.clone(), self.history.failed());
+        let mut unwanted = self.unwanted.clone();
+        let unwanted = async {
+            match unwanted.wait_for(Option::is_some).await {
+                Ok(why) => why.clone().unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            }
+        };
         let failure = tokio::select! {
             failure = log.wait_for(Option::is_some) => failure.ok().and_then(|f| f.clone()),
             failure = history.wait_for(Option::is_some) => failure.ok().and_then(|f| f.clone()),
+            why = unwanted => return NodeError::Other(why),
         };
         failure.map_or_else(
             || NodeError::Other("the log's writer ended".into()),
@@ -303,10 +359,11 @@ impl Node {
 
     /// Closes the doors, answers what is in flight, checkpoints and stops.
     pub async fn stop(mut self) {
+        self.place.stopping.cancel();
         self.doors.cancel();
         // what is in flight is answered by its own deadline
         let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-        for shard in &self.core.shards {
+        for shard in self.core.shards.all() {
             let gauge = shard.live.gauge();
             while gauge.count() > 0 {
                 let freed = gauge.freed();
@@ -320,6 +377,7 @@ impl Node {
         let checkpoints: Vec<_> = self
             .core
             .shards
+            .all()
             .iter()
             .map(|s| s.group.checkpoint_now())
             .collect();
@@ -341,120 +399,55 @@ impl Node {
     }
 }
 
-/// Opens this node's replica of one shard: its checkpoint is read and its log replayed.
-async fn open_replica(
+/// Waits until this node owns the shards that only it can own, and checks that their history fits to their log.
+async fn own_what_nobody_else_can(
     host: &Host,
-    (history, keep): (Arc<Store>, Keep),
-    number: u16,
-    node: u64,
-) -> Result<(Arc<ShardMachine>, Group), NodeError> {
-    let machine = Arc::new(ShardMachine {
-        shard: number,
-        state: Arc::default(),
-        history: history.clone(),
-        pending: Arc::default(),
-        hands: Mutex::new(None),
-        watchers: broadcast::channel(WATCH_BACKLOG).0,
-        catalog: watch::channel(0).0,
-        keep,
-        history_full: AtomicBool::new(false),
-    });
-    let id = GroupId::of_shard(ShardId(number));
-    let group = host
-        .open_group(id, machine.clone(), vec![node])
-        .await
-        .map_err(NodeError::Open)?;
-    told_of_rebuild(&group, history.mark(number)?.is_some());
-    history.sound()?;
-    Ok((machine, group))
-}
-
-async fn open_catalog(
-    host: &Host,
-    folder: &Folder,
-    config: &Config,
-    history: Arc<Store>,
-) -> Result<(Arc<Catalog>, u16), NodeError> {
-    let known = history.catalog()?.is_some();
-    let machine = Arc::new(CatalogMachine::new(history));
-    let group = host
-        .open_group(GroupId::CATALOG, machine.clone(), vec![folder.node])
-        .await
-        .map_err(NodeError::Open)?;
-    told_of_rebuild(&group, known);
-    let mut role = group.role();
-    let owner = role.wait_for(|r| {
-        matches!(
-            r,
-            sojourn_cluster::Role::Owner { .. } | sojourn_cluster::Role::Closed { .. }
-        )
-    });
-    match owner.await {
-        Ok(role) => {
-            if let sojourn_cluster::Role::Closed { reason } = &*role {
-                return Err(NodeError::Other(format!(
-                    "the catalog cannot open: {reason}"
-                )));
+    shards: &Shards,
+    history: &Store,
+    (me, layout): (NodeId, &Layout),
+) -> Result<(), NodeError> {
+    let mut failed = host.failed();
+    for shard in shards.all() {
+        let voters = shard.group.members().voters;
+        let named = layout.voters(ShardId(shard.number));
+        // one that has just been begun has no members yet
+        if !(voters.is_empty() && *named == [me]) && !voters.iter().eq([&me]) {
+            continue;
+        }
+        let mut open = shard.open();
+        let mut role = shard.group.role();
+        tokio::select! {
+            _ = open.wait_for(|open| *open) => {}
+            closed = role.wait_for(|r| matches!(r, Role::Closed { .. })) => {
+                let why = closed.map_or_else(|e| e.to_string(), |r| format!("{:?}", *r));
+                return Err(NodeError::Other(format!("shard {} cannot open: {why}", shard.number)));
+            }
+            failure = failed.wait_for(Option::is_some) => {
+                let failure = failure.ok().and_then(|f| f.clone());
+                return Err(failure.map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed));
             }
         }
-        Err(e) => return Err(NodeError::Other(e.to_string())),
+        let (applied, up_to) = {
+            // the group's own index: entries without decisions never reach the shard's state
+            let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
+            (applied, shard.duties.state.lock().history_up_to)
+        };
+        if up_to > applied {
+            // what is decided from here on would not be written to it
+            history.condemn(format!(
+                "it goes up to entry {up_to} of shard {}, but the log ends at {applied}",
+                shard.number
+            ));
+            history.sound()?;
+        }
     }
-    let catalog = Catalog::new(machine.clone(), group);
-    if machine.state().bootstrap.is_none() {
-        // its view is built by `follow`, which does not run yet: this one is awaited by its state
-        catalog
-            .bootstrap(stored::Bootstrap {
-                cluster: folder.cluster.clone(),
-                shards: config.cluster.shards.into(),
-                format: 1,
-            })
-            .await
-            .map_err(|e| NodeError::Other(e.to_string()))?;
-    }
-    let Some(bootstrap) = machine.state().bootstrap else {
-        return Err(NodeError::Other("the catalog was not bootstrapped".into()));
-    };
-    if bootstrap.cluster != folder.cluster {
-        return Err(NodeError::Open(OpenError::Damaged {
-            what: format!(
-                "the catalog belongs to cluster {}, the file cluster-id names {}",
-                bootstrap.cluster, folder.cluster
-            ),
-            where_: folder.dir.display().to_string(),
-            consequence: "files of two data folders were mixed".into(),
-            todo: "put the file back from a copy, or restore the data folder".into(),
-        }));
-    }
-    let shards = u16::try_from(bootstrap.shards).unwrap_or(1);
-    if shards != config.cluster.shards {
-        tracing::info!(
-            shards,
-            "the cluster was bootstrapped with another number of shards; that one holds"
-        );
-    }
-    Ok((catalog, shards))
+    Ok(())
 }
 
 async fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, NodeError> {
     TcpListener::bind(address)
         .await
         .map_err(|why| NodeError::Listen { address, what, why })
-}
-
-/// Says when a replica had to be made anew: nothing is lost, but somebody should ask why. `known`: history knows of a
-/// checkpoint.
-fn told_of_rebuild(group: &Group, known: bool) {
-    let opened = group.opened();
-    let from = match &opened.source {
-        Source::History { .. } => "history",
-        Source::Log if known => "the log",
-        Source::Log | Source::Checkpoint { .. } => return,
-    };
-    tracing::warn!(
-        group = %group.id(),
-        why = opened.damage.as_deref().unwrap_or("its checkpoint is missing"),
-        "the state was made anew from {from}; nothing is lost; look after the disk"
-    );
 }
 
 /// Whether a folder has any file of the log.

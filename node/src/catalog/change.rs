@@ -1,5 +1,6 @@
 //! Changing the catalog: one change at a time is judged on the applied state, proposed, and awaited.
 
+use super::cluster::ClusterState;
 use super::machine::{CatalogMachine, CatalogState};
 use super::view::View;
 use crate::clock;
@@ -113,8 +114,26 @@ impl Catalog {
         at.map_or_else(|| self.newest(), |(_, view)| view.clone())
     }
 
-    /// Judges a change on the applied state, proposes it and waits until it is applied and its view is built.
-    /// `None` from the judge: nothing to change.
+    /// The Raft group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Nodes, layout and change, now and whenever they change.
+    pub fn cluster(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.machine.cluster.subscribe()
+    }
+
+    /// The cluster's own facts; `None` before they are known here.
+    pub fn facts(&self) -> Option<stored::Bootstrap> {
+        self.machine.state().bootstrap
+    }
+
+    /// Judges a change of definitions on the applied state, proposes it and waits until it is applied and its view is
+    /// built. `None` from the judge: nothing to change. Answers the position from which it holds.
+    ///
+    /// # Errors
+    /// As for [`ChangeError`].
     pub async fn change(
         &self,
         actor: &str,
@@ -122,15 +141,50 @@ impl Catalog {
         judge: impl FnOnce(&CatalogState) -> Result<Option<stored::catalog_change::Change>, String>,
     ) -> Result<u64, ChangeError> {
         let until = Instant::now() + deadline;
+        let Some(position) = self.agree(actor, until, judge).await? else {
+            return Ok(self.machine.state().position);
+        };
+        let mut views = self.newest.subscribe();
+        let built =
+            tokio::time::timeout_at(until, views.wait_for(|view| view.position >= position));
+        match built.await {
+            Ok(Ok(_)) => Ok(position),
+            _ => Err(ChangeError::Unknown("its view is still being built".into())),
+        }
+    }
+
+    /// Judges a change of nodes, layout or change on the applied state, proposes it and waits until it is applied here.
+    /// `None` from the judge: nothing to change. Answers the state then.
+    ///
+    /// # Errors
+    /// As for [`ChangeError`].
+    pub async fn change_cluster(
+        &self,
+        actor: &str,
+        deadline: Duration,
+        judge: impl FnOnce(&ClusterState) -> Result<Option<stored::catalog_change::Change>, String>,
+    ) -> Result<Arc<ClusterState>, ChangeError> {
+        let until = Instant::now() + deadline;
+        self.agree(actor, until, |state| judge(&state.cluster))
+            .await?;
+        Ok(self.machine.cluster.borrow().clone())
+    }
+
+    /// Answers where the change is in the catalog's log; `None` when there was nothing to change.
+    async fn agree(
+        &self,
+        actor: &str,
+        until: Instant,
+        judge: impl FnOnce(&CatalogState) -> Result<Option<stored::catalog_change::Change>, String>,
+    ) -> Result<Option<u64>, ChangeError> {
         let turn = tokio::time::timeout_at(until, self.turn.clone().lock_owned()).await;
         let turn = turn.map_err(|_| {
             ChangeError::Refused("another change is under way; try again".to_owned())
         })?;
         // judged on everything that is committed
         self.group.read_index(until).await.map_err(not_owner)?;
-        let state = self.machine.state();
-        let Some(change) = judge(&state).map_err(ChangeError::Refused)? else {
-            return Ok(state.position);
+        let Some(change) = judge(&self.machine.state()).map_err(ChangeError::Refused)? else {
+            return Ok(None);
         };
         let message = stored::CatalogChange {
             change: Some(change),
@@ -150,23 +204,16 @@ impl Catalog {
             Ok(Ok(proposed)) => proposed.map_err(not_owner)?,
             Ok(Err(error)) => return Err(ChangeError::Unknown(error.to_string())),
             Err(_) => {
-                return Err(ChangeError::Unknown(format!(
-                    "no answer within {deadline:?}"
-                )));
+                return Err(ChangeError::Unknown(
+                    "no answer within the deadline".to_owned(),
+                ));
             }
         };
         if !proposed.reply.is_empty() {
             let why = String::from_utf8_lossy(&proposed.reply).into_owned();
             return Err(ChangeError::Refused(why));
         }
-        let position = proposed.at.index;
-        let mut views = self.newest.subscribe();
-        let built =
-            tokio::time::timeout_at(until, views.wait_for(|view| view.position >= position));
-        match built.await {
-            Ok(Ok(_)) => Ok(position),
-            _ => Err(ChangeError::Unknown("its view is still being built".into())),
-        }
+        Ok(Some(proposed.at.index))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The replicated state of the catalog. Applying compiles nothing and judges nothing.
 
+use super::cluster::ClusterState;
 use crate::history::{CatalogCopy, Store};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub struct CatalogState {
     pub journeys: BTreeMap<(String, String), stored::CatalogJourney>,
     /// Endpoints by (workspace, name).
     pub endpoints: BTreeMap<(String, String), stored::PutEndpoint>,
+    /// Nodes, layout and the change under way. They have a position of their own: decisions do not depend on them.
+    pub cluster: ClusterState,
 }
 
 impl CatalogState {
@@ -34,7 +37,19 @@ impl CatalogState {
             None => {}
             Some(Change::Bootstrap(b)) => {
                 // the first one stands
-                self.bootstrap.get_or_insert(b);
+                if self.bootstrap.is_none() {
+                    self.cluster.bootstrap(index, &b);
+                    self.bootstrap = Some(b);
+                }
+            }
+            Some(Change::AddNode(node)) => return self.cluster.add(index, at, node).err(),
+            Some(Change::UpdateNode(node)) => {
+                let shards = self.bootstrap.as_ref().map_or(1, |b| b.shards);
+                return self.cluster.update(index, node, shards).err();
+            }
+            Some(Change::BeginChange(begin)) => return self.cluster.begin(index, at, begin).err(),
+            Some(Change::ChangeProgress(progress)) => {
+                return self.cluster.progress(index, at, progress).err();
             }
             Some(Change::Publish(p)) => {
                 let key = (p.workspace.clone(), p.journey.clone());
@@ -93,6 +108,11 @@ impl CatalogState {
             bootstrap: self.bootstrap.clone(),
             journeys: self.journeys.values().cloned().collect(),
             endpoints: self.endpoints.values().cloned().collect(),
+            nodes: self.cluster.nodes.values().cloned().collect(),
+            last_node: self.cluster.last_node,
+            layout: self.cluster.layout.clone(),
+            change: self.cluster.change.clone(),
+            cluster_position: self.cluster.position,
         }
     }
 
@@ -110,6 +130,13 @@ impl CatalogState {
                 .into_iter()
                 .map(|e| ((e.workspace.clone(), e.name.clone()), e))
                 .collect(),
+            cluster: ClusterState {
+                position: from.cluster_position,
+                nodes: from.nodes.into_iter().map(|n| (n.id, n)).collect(),
+                last_node: from.last_node,
+                layout: from.layout,
+                change: from.change,
+            },
         }
     }
 }
@@ -127,6 +154,8 @@ pub struct CatalogMachine {
     history: Arc<Store>,
     /// The position of the last change.
     pub position: watch::Sender<u64>,
+    /// Nodes, layout and the change under way, whenever they change.
+    pub cluster: watch::Sender<Arc<ClusterState>>,
 }
 
 impl CatalogMachine {
@@ -137,6 +166,7 @@ impl CatalogMachine {
             restoring: Mutex::default(),
             history,
             position: watch::channel(0).0,
+            cluster: watch::channel(Arc::default()).0,
         }
     }
 
@@ -153,8 +183,10 @@ impl CatalogMachine {
                 ));
             }
         };
-        self.position.send_replace(restored.position);
+        let (position, cluster) = (restored.position, Arc::new(restored.cluster.clone()));
         *self.state.lock() = restored;
+        self.position.send_replace(position);
+        self.cluster.send_replace(cluster);
         Ok(())
     }
 
@@ -175,7 +207,11 @@ impl Machine for CatalogMachine {
                 at.index
             );
             let mut state = self.state.lock();
+            let cluster = state.cluster.position;
             let conflict = state.change(at.index, change);
+            if state.cluster.position != cluster {
+                self.cluster.send_replace(Arc::new(state.cluster.clone()));
+            }
             self.position.send_replace(state.position);
             return conflict.unwrap_or_default().into();
         }

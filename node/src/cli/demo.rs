@@ -1,7 +1,7 @@
 //! `demo`: the main job in one command, through the public doors.
 
 use super::run::{client, say, start, temporary, until_stopped};
-use super::{DemoArgs, ServerExit, load};
+use super::{DemoArgs, ServerExit, load_with};
 use crate::node::Node;
 use sojourn_client::cli::{Exit, Say, Standalone};
 use sojourn_client::{Client, Outcome, Signal};
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `demo`.
 pub async fn demo(args: DemoArgs) -> ServerExit {
-    let mut config = match load(None, &args.flags) {
+    let mut config = match load_with(None, &args.flags, |config| config.cluster.bootstrap = true) {
         Ok(config) => config,
         Err(exit) => return exit,
     };

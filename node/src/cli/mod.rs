@@ -25,6 +25,21 @@ pub struct ServeArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
+    /// With a new data folder: begin a new cluster
+    #[arg(long, conflicts_with = "join")]
+    bootstrap: bool,
+    /// With a new data folder: join the cluster of the node with this peer address; several may be given
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Vec<String>,
+    /// The host under which clients and other nodes reach this node
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// This node's name, for people
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What fails together with this node: replicas are kept in different zones
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
     /// Check the configuration, print it, and stop
     #[arg(long)]
     check: bool,
@@ -87,7 +102,21 @@ pub enum ServerExit {
 }
 
 fn load(file: Option<&std::path::Path>, flags: &Flags) -> Result<Config, ServerExit> {
-    Config::load(file, flags).map_err(|why| {
+    load_with(file, flags, |_| {})
+}
+
+/// The same, with what a command says itself; it is checked with the rest.
+fn load_with(
+    file: Option<&std::path::Path>,
+    flags: &Flags,
+    more: impl FnOnce(&mut Config),
+) -> Result<Config, ServerExit> {
+    let loaded = Config::load(file, flags).and_then(|mut config| {
+        more(&mut config);
+        config.check()?;
+        Ok(config)
+    });
+    loaded.map_err(|why| {
         eprintln!("error: {why}");
         ServerExit::Usage
     })

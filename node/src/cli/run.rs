@@ -1,6 +1,6 @@
 //! `dev` and `serve`: a node until it is told to stop.
 
-use super::{DevArgs, ServeArgs, ServerExit, load};
+use super::{DevArgs, ServeArgs, ServerExit, load_with};
 use crate::config::Config;
 use crate::node::{Node, NodeError};
 use sojourn_client::Client;
@@ -8,11 +8,36 @@ use std::path::Path;
 
 /// Runs `serve`.
 pub async fn serve(args: ServeArgs) -> ServerExit {
-    let config = match load(args.config.as_deref(), &args.flags) {
+    let ServeArgs {
+        config,
+        flags,
+        bootstrap,
+        join,
+        advertise,
+        name,
+        zone,
+        check,
+    } = args;
+    let config = load_with(config.as_deref(), &flags, |config| {
+        if bootstrap {
+            config.cluster.join.clear();
+        }
+        config.cluster.bootstrap |= bootstrap;
+        if !join.is_empty() {
+            config.cluster.bootstrap = false;
+            config.cluster.join = join;
+        }
+        config.listen.advertise = advertise.or(config.listen.advertise.take());
+        config.cluster.name = name.or(config.cluster.name.take());
+        if let Some(zone) = zone {
+            config.cluster.zone = zone;
+        }
+    });
+    let config = match config {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    if args.check {
+    if check {
         return match toml::to_string_pretty(&config) {
             Ok(text) => {
                 say(&text);
@@ -32,12 +57,16 @@ pub async fn serve(args: ServeArgs) -> ServerExit {
         "sojourn serves gRPC on {} and HTTP on {}",
         node.grpc, node.http
     );
+    eprintln!(
+        "node {} of cluster {}, for other nodes on {}",
+        node.id, node.cluster, node.peer
+    );
     until_stopped(node).await
 }
 
 /// Runs `dev`.
 pub async fn dev(args: DevArgs) -> ServerExit {
-    let mut config = match load(None, &args.flags) {
+    let mut config = match load_with(None, &args.flags, |config| config.cluster.bootstrap = true) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -135,7 +164,9 @@ pub(super) async fn start(config: &Config) -> Result<Node, ServerExit> {
 }
 
 fn exit_of(error: &NodeError) -> ServerExit {
-    if error.is_data() {
+    if matches!(error, NodeError::Usage(_)) {
+        ServerExit::Usage
+    } else if error.is_data() {
         ServerExit::Data
     } else {
         ServerExit::No

@@ -199,7 +199,7 @@ impl ExecutionsService {
         options: Option<&v1::ReadOptions>,
         within: Duration,
     ) -> Result<Found, Status> {
-        let shard = self.core.shard(target.hash).clone();
+        let shard = self.core.replica(target.hash)?;
         let position = self.core.readable(&shard, options, within).await?;
         let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
         let found = target.of(&shard, &bucket).map_err(|e| unreadable(&e))?;
@@ -223,7 +223,7 @@ impl ExecutionsService {
         options: Option<&v1::ReadOptions>,
         within: Duration,
     ) -> Result<Known, Status> {
-        let shard = self.core.shard(target.hash).clone();
+        let shard = self.core.replica(target.hash)?;
         let position = self.core.readable(&shard, options, within).await?;
         let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
         let Some(customer) = bucket.iter().find(|c| target.is(c)).cloned() else {
@@ -409,7 +409,7 @@ impl v1::executions_server::Executions for ExecutionsService {
         let request = request.into_inner();
         let key = identifier("customer", request.customer)?;
         let customer = CustomerKey::new(workspace(&request.workspace)?, key);
-        let shard = self.core.shard(customer.hash).clone();
+        let shard = self.core.replica(customer.hash)?;
         self.core.readable(&shard, None, within).await?;
         let hash = crate::history::id_hash(customer.hash, &request.source, &request.signal_id);
         let first = read::first_answer(&*shard, customer.hash, hash).map_err(|e| unreadable(&e))?;

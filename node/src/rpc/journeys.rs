@@ -98,7 +98,7 @@ impl JourneysService {
 
     fn counters(&self, space: &str, journey: &str, version: u32) -> JourneyCounters {
         let mut all = JourneyCounters::default();
-        for shard in &self.core.shards {
+        for shard in self.core.shards.all() {
             let state = shard.duties.state.lock();
             for ((w, j, v), counters) in &state.counters.0 {
                 if w == space && j == journey && (version == 0 || *v == version) {
@@ -113,7 +113,7 @@ impl JourneysService {
     async fn live(&self, position: u64, within: Duration) -> Vec<v1::ShardLag> {
         let until = Instant::now() + within;
         let mut lagging = Vec::new();
-        for shard in &self.core.shards {
+        for shard in self.core.shards.all() {
             let mut applied = shard.duties.decides_with();
             let reached = applied.wait_for(|at| *at >= position);
             let done = tokio::time::timeout_at(until.into(), reached).await;
@@ -353,8 +353,8 @@ impl v1::journeys_server::Journeys for JourneysService {
         let space = workspace(&r.workspace)?;
         let journey = self.journey(space, &r.journey)?;
         let mut positions = Vec::new();
-        for shard in &self.core.shards {
-            positions.push(self.core.readable(shard, None, within).await?);
+        for shard in self.core.shards.all() {
+            positions.push(self.core.readable(&shard, None, within).await?);
         }
         let counters = self.counters(space, &r.journey, r.version);
         Ok(Response::new(report(

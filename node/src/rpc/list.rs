@@ -178,8 +178,13 @@ pub async fn list(
     let (first, mut after) = token.map_or((0, None), |t| (t.shard, Some(t.after)));
     let until = Instant::now() + PAGE_TIME.min(within / 2);
     let mut found = Vec::new();
-    for shard in core.shards.iter().skip(usize::from(first)) {
-        core.readable(shard, None, within).await?;
+    for shard in core
+        .shards
+        .all()
+        .into_iter()
+        .skip_while(|s| s.number < first)
+    {
+        core.readable(&shard, None, within).await?;
         // history may have to be read from disk
         let (shard, filter) = (shard.clone(), filter.clone());
         let number = shard.number;

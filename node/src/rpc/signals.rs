@@ -243,7 +243,10 @@ async fn submit_in_turn(
                 reply = back;
                 if freed.is_empty() {
                     drop(freed);
-                    gauges = core.shard(customer.hash).live.gauges(&customer);
+                    gauges = match core.local(customer.hash) {
+                        Some(shard) => shard.live.gauges(&customer),
+                        None => Vec::new(),
+                    };
                     continue;
                 }
                 let any = futures::future::select_all(freed);

@@ -192,12 +192,12 @@ pub fn watch(core: &Core, request: v1::WatchRequest) -> Result<WatchStream, Stat
     let place = std::sync::Arc::new(place);
     let (tx, rx) = mpsc::channel(64);
     let mut watching = tokio::task::JoinSet::new();
-    for shard in &core.shards {
+    for shard in core.shards.all() {
         let one_customer = customer
             .as_ref()
             .map(|c| sojourn_journey::identifier::customer_hash(&space, c))
             .or(execution.map(|id| id.customer));
-        if one_customer.is_some_and(|hash| core.shard(hash).number != shard.number) {
+        if one_customer.is_some_and(|hash| core.shards.of(hash) != shard.number) {
             continue;
         }
         let mut seen: broadcast::Receiver<Seen> = shard.machine.watchers.subscribe();

@@ -70,7 +70,12 @@ pub async fn list(
     let until = Instant::now() + PAGE_TIME.min(within / 2);
     let (first, mut before) = token.map_or((0, None), |(shard, place)| (shard, Some(place)));
     let mut signals = Vec::new();
-    for shard in core.shards.iter().skip(usize::from(first)) {
+    for shard in core
+        .shards
+        .all()
+        .into_iter()
+        .skip_while(|s| s.number < first)
+    {
         let from = before.take().unwrap_or((u64::MAX, u32::MAX));
         if signals.len() >= page {
             // the shard before gave its last with this page
@@ -80,7 +85,7 @@ pub async fn list(
                 no_match,
             });
         }
-        core.readable(shard, None, within).await?;
+        core.readable(&shard, None, within).await?;
         let (shard, filter, room) = (shard.clone(), filter.clone(), page - signals.len());
         let number = shard.number;
         // history may have to be read from disk
@@ -130,7 +135,8 @@ fn sample(core: &Core, filter: &Filter) -> Vec<v1::NoMatchSample> {
     if !filter.journey.is_empty() || !filter.stage.is_empty() {
         return Vec::new();
     }
-    let all = core.shards.iter().flat_map(|s| s.duties.no_match_sample());
+    let all = core.shards.all();
+    let all = all.iter().flat_map(|s| s.duties.no_match_sample());
     let mut newest: Vec<_> = all
         .filter(|n| n.workspace == filter.workspace)
         .filter(|n| filter.kind.is_empty() || n.signal.r#type == filter.kind)

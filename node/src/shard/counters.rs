@@ -107,6 +107,15 @@ fn stayed(before: &Execution, event: &Event) -> i64 {
 }
 
 impl Counters {
+    /// Those of one journey, all versions.
+    pub fn of_journey(&self, workspace: &str, journey: &str) -> Counters {
+        let of_it = self
+            .0
+            .iter()
+            .filter(|((w, j, _), _)| w == workspace && j == journey);
+        Counters(of_it.map(|(k, c)| (k.clone(), c.clone())).collect())
+    }
+
     /// Counts one event; `before` is the state that it happened to.
     pub fn count(&mut self, workspace: &str, before: Option<&Execution>, event: &Event) {
         match (&event.what, before) {

@@ -13,6 +13,7 @@ use sojourn_cluster::id::Position;
 use sojourn_cluster::{Cut, EntryKind, Machine, Rebuilt};
 use sojourn_journey::time::Time;
 use sojourn_proto::stored;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -49,7 +50,12 @@ pub struct ShardMachine {
     pub keep: Keep,
     /// More history waits than may: nothing is admitted.
     pub history_full: AtomicBool,
+    /// The newest hashes that were asked for, with the log index at which each was made.
+    pub hashes: watch::Sender<VecDeque<(u64, u128)>>,
 }
+
+/// Hashes that are kept for whoever asks.
+const HASHES: usize = 8;
 
 impl ShardMachine {
     fn decisions(&self, index: u64, body: &Bytes) {
@@ -123,6 +129,12 @@ impl Machine for ShardMachine {
             EntryKind::Verify => {
                 let hash = self.hash();
                 tracing::info!(shard = self.shard, index = at.index, hash = %format!("{hash:032x}"), "state hash");
+                self.hashes.send_modify(|all| {
+                    if all.len() == HASHES {
+                        all.pop_front();
+                    }
+                    all.push_back((at.index, hash));
+                });
                 return Bytes::copy_from_slice(&hash.to_be_bytes());
             }
             EntryKind::Barrier | EntryKind::NoOp => self.state.lock().applied = at.index,

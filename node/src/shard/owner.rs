@@ -126,6 +126,7 @@ pub struct Shard {
     endpoints: Arc<Endpoints>,
     supervisor: ActorCell,
     shards: usize,
+    may_own: watch::Receiver<bool>,
     open: watch::Sender<bool>,
 }
 
@@ -157,6 +158,8 @@ pub struct Parts {
     pub supervisor: ActorCell,
     /// How many shards there are.
     pub shards: usize,
+    /// Whether this node may own anything now: not while its clock cannot be trusted.
+    pub may_own: watch::Receiver<bool>,
 }
 
 impl Shard {
@@ -184,6 +187,7 @@ impl Shard {
             endpoints: parts.endpoints,
             supervisor: parts.supervisor,
             shards: parts.shards,
+            may_own: parts.may_own,
             open: watch::channel(false).0,
         })
     }
@@ -203,18 +207,37 @@ impl Shard {
         self.duties.no_match.load(Ordering::Relaxed)
     }
 
+    /// Waits until decisions are made with a position of the catalog; says why not, if not in time.
+    pub async fn await_catalog(&self, position: u64, until: Instant) -> Option<String> {
+        let mut applied = self.duties.decides_with();
+        let reached = applied.wait_for(|at| *at >= position);
+        if let Ok(Ok(_)) = tokio::time::timeout_at(until, reached).await {
+            return None;
+        }
+        let at = *self.duties.decides_with().borrow();
+        Some(if *self.open.borrow() {
+            format!("it decides with catalog {at} and has not applied {position} yet")
+        } else {
+            format!("it has no owner here now; its catalog is at {at}")
+        })
+    }
+
     /// Follows the group's role until it closes or the node stops.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut role = self.group.role();
+        let mut may_own = self.may_own.clone();
         loop {
             let now = role.borrow_and_update().clone();
             match now {
+                Role::Owner { .. } if !*may_own.borrow_and_update() => {}
                 Role::Owner { term, node, epoch } => {
                     let mut lost = role.clone();
+                    let mut may_not = may_own.clone();
                     let office = self.clone().office(term, node, epoch);
                     tokio::select! {
                         () = office => {}
                         _ = lost.wait_for(|r| *r != (Role::Owner { term, node, epoch })) => {}
+                        _ = may_not.wait_for(|may| !*may) => {}
                         () = stop.cancelled() => {}
                     }
                     self.close();
@@ -238,6 +261,7 @@ impl Shard {
             }
             tokio::select! {
                 changed = role.changed() => if changed.is_err() { return },
+                changed = may_own.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
         }

@@ -233,6 +233,8 @@ fn a_failed_fsync_stops_the_node_and_nothing_is_acknowledged_after_it() {
     config.limits.disk_free_min = 0;
     config.listen.grpc.set_port(0);
     config.listen.http.set_port(0);
+    config.listen.peer.set_port(0);
+    config.cluster.bootstrap = true;
     let run = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -95,6 +95,7 @@ impl Server {
     pub async fn start(dir: &Path, env: &[(&str, &str)]) -> Result<Server, Ended> {
         let arguments = [
             "serve",
+            "--bootstrap",
             "--shards",
             "2",
             "--listen",

@@ -7,7 +7,7 @@ mod stores;
 use super::run::say;
 use super::{RepairArgs, ServerExit, load};
 use crate::config::Flags;
-use crate::folder::Folder;
+use crate::folder::{Folder, Found};
 use crate::node::NodeError;
 use serde::Serialize;
 use sojourn_cluster::repair::{self, Report};
@@ -134,7 +134,12 @@ fn look(dir: &Path) -> Result<(Folder, Findings), NodeError> {
             dir.display()
         )));
     }
-    let folder = Folder::open(dir)?;
+    let Found::Node(folder) = Folder::open(dir)? else {
+        return Err(NodeError::Other(format!(
+            "{} is an empty data folder: no node has begun there",
+            dir.display()
+        )));
+    };
     let report = repair::inspect(dir).map_err(NodeError::Open)?;
     let mut checkpoints = stores::checkpoints(dir);
     let mut history = stores::history(dir);

@@ -1,0 +1,59 @@
+//! Which node holds and owns what: joining ([`join`]), the replicas of this node ([`opener`], [`shards`]), what is known of
+//! the others ([`hearing`], [`topology`]), what they ask ([`service`]).
+//!
+//! It does not know what a shard decides, nor how a request gets to its owner.
+
+pub mod hearing;
+pub mod join;
+pub mod opener;
+pub mod service;
+pub mod shards;
+pub mod topology;
+
+use crate::catalog::Catalog;
+use shards::Shards;
+use sojourn_cluster::transport::peers::PeerTransport;
+use sojourn_cluster::{GroupId, Host, NodeId, Role};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use topology::Topology;
+
+/// What the parts of this module share.
+pub struct Place {
+    /// This node.
+    pub me: NodeId,
+    /// The cluster.
+    pub cluster: String,
+    /// Where the groups are.
+    pub host: Arc<Host>,
+    /// The way to the other nodes.
+    pub transport: Arc<PeerTransport>,
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    /// The replicas of this node.
+    pub shards: Arc<Shards>,
+    /// Who owns what.
+    pub topology: Arc<Topology>,
+    /// The node stops: it takes nothing new.
+    pub stopping: CancellationToken,
+}
+
+impl Place {
+    /// The node that owns the catalog, as far as is known.
+    pub fn catalog_owner(&self) -> Option<NodeId> {
+        match &*self.catalog.group().role().borrow() {
+            Role::Owner { node, .. } => Some(*node),
+            Role::Follower {
+                leader: Some(leader),
+            } => Some(*leader),
+            Role::Leading | Role::Follower { leader: None } | Role::Closed { .. } => {
+                self.topology.claimed(GroupId::CATALOG)
+            }
+        }
+    }
+
+    /// Whether this node owns the catalog.
+    pub fn owns_catalog(&self) -> bool {
+        matches!(&*self.catalog.group().role().borrow(), Role::Owner { .. })
+    }
+}
