@@ -12,7 +12,8 @@ use crate::place::opener::Opener;
 use crate::place::service::NodesService;
 use crate::place::shards::Shards;
 use crate::place::topology::Topology;
-use crate::place::{Place, hearing};
+use crate::place::{Place, auto, executor, hearing, leaders};
+use crate::rpc::cluster::ClusterService;
 use crate::rpc::executions::ExecutionsService;
 use crate::rpc::journeys::JourneysService;
 use crate::rpc::signals::SignalsService;
@@ -109,6 +110,9 @@ pub struct Node {
     _folder: Folder,
 }
 
+/// How long handing over what this node owns may take when it stops.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+
 impl Node {
     /// Starts a node; answers when its replicas are open. The shards that only it can own are owned then.
     ///
@@ -170,7 +174,10 @@ impl Node {
         let asked = NodesService::default();
         let nodes = wire::nodes_server::NodesServer::new(asked.clone())
             .max_decoding_message_size(limits::MESSAGE_BYTES);
-        transport.serve_also(tonic::service::Routes::new(nodes));
+        let cluster_calls = ClusterService::default();
+        let cluster = v1::cluster_server::ClusterServer::new(cluster_calls.clone())
+            .max_decoding_message_size(limits::MESSAGE_BYTES);
+        transport.serve_also(tonic::service::Routes::new(nodes).add_service(cluster));
         for member in joined.iter().flat_map(|j| &j.members) {
             transport.set_address(member.node, Some(member.peer.clone()));
         }
@@ -255,6 +262,7 @@ impl Node {
         });
         // set once, here
         let _ = asked.place.set(place.clone());
+        let _ = cluster_calls.place.set(place.clone());
         let layout = topology.cluster().layout().map_err(NodeError::Other)?;
         own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
         tasks.spawn(opener.follow());
@@ -266,6 +274,10 @@ impl Node {
             stop.clone(),
         ));
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
+        tasks.spawn(executor::run(place.clone()));
+        tasks.spawn(executor::keep_catalog(place.clone()));
+        tasks.spawn(leaders::run(place.clone()));
+        tasks.spawn(auto::run(place.clone(), config.cluster.clone()));
         let (unwanted_tx, unwanted) = watch::channel(None);
         tasks.spawn(start::say_where(
             place.clone(),
@@ -315,8 +327,11 @@ impl Node {
 
     fn open_doors(mut self, grpc: TcpListener, http: TcpListener) -> Node {
         let (core, doors) = (self.core.clone(), self.doors.clone());
+        let cluster = ClusterService::default();
+        // set once, here
+        let _ = cluster.place.set(self.place.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = serve_grpc(core, grpc, doors).await {
+            if let Err(error) = serve_grpc(core, cluster, grpc, doors).await {
                 tracing::error!(%error, "the gRPC door closed");
             }
         });
@@ -360,6 +375,15 @@ impl Node {
     /// Closes the doors, answers what is in flight, checkpoints and stops.
     pub async fn stop(mut self) {
         self.place.stopping.cancel();
+        // the others hear of it, and take over before the doors close
+        self.place.topology.changed();
+        let kept = leaders::leave(&self.place, LEAVE_WITHIN).await;
+        if kept > 0 {
+            tracing::warn!(
+                kept,
+                "some groups could not be handed over: the others elect"
+            );
+        }
         self.doors.cancel();
         // what is in flight is answered by its own deadline
         let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
@@ -503,6 +527,7 @@ async fn watch_disk(dir: std::path::PathBuf, least: u64, full: Arc<AtomicBool>) 
 
 async fn serve_grpc(
     core: Arc<Core>,
+    cluster: ClusterService,
     listener: TcpListener,
     doors: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -539,6 +564,7 @@ async fn serve_grpc(
         .add_service(signals)
         .add_service(executions)
         .add_service(journeys)
+        .add_service(v1::cluster_server::ClusterServer::new(cluster))
         .serve_with_incoming_shutdown(incoming, doors.cancelled_owned())
         .await?;
     Ok(())
