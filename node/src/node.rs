@@ -16,7 +16,6 @@ use crate::rpc::journeys::JourneysService;
 use crate::rpc::signals::SignalsService;
 use crate::shard::machine::ShardMachine;
 use crate::shard::owner::{Parts, Shard};
-use parking_lot::Mutex;
 use ractor::{Actor, ActorCell};
 use sojourn_cluster::{
     Failure, Group, GroupId, Host, HostConfig, OpenError, OpenReport, Seams, ShardId, Source,
@@ -28,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -92,9 +91,6 @@ pub struct Node {
     history: Arc<Store>,
     _folder: Folder,
 }
-
-/// How many decisions a slow watcher may lag behind.
-const WATCH_BACKLOG: usize = 4_096;
 
 impl Node {
     /// Starts a node; answers when it decides for every shard.
@@ -348,17 +344,7 @@ async fn open_replica(
     number: u16,
     node: u64,
 ) -> Result<(Arc<ShardMachine>, Group), NodeError> {
-    let machine = Arc::new(ShardMachine {
-        shard: number,
-        state: Arc::default(),
-        history: history.clone(),
-        pending: Arc::default(),
-        hands: Mutex::new(None),
-        watchers: broadcast::channel(WATCH_BACKLOG).0,
-        catalog: watch::channel(0).0,
-        keep,
-        history_full: AtomicBool::new(false),
-    });
+    let machine = Arc::new(ShardMachine::new(number, history.clone(), keep));
     let id = GroupId::of_shard(ShardId(number));
     let group = host
         .open_group(id, machine.clone(), vec![node])
