@@ -168,7 +168,7 @@ impl Node {
         let peer_config = PeerConfig {
             node: folder.node,
             cluster: folder.cluster.clone(),
-            ..PeerConfig::default()
+            ..start::peer_config(config)
         };
         let transport = PeerTransport::on(peer_config, peer).map_err(NodeError::Open)?;
         let asked = NodesService::default();

@@ -68,19 +68,25 @@ fn address(base: SocketAddr, number: u16) -> Result<SocketAddr, String> {
     let mut address = base;
     if base.port() != 0 {
         let port = base.port().checked_add(PORTS * (number - 1));
-        address.set_port(port.ok_or_else(|| format!("there is no port {} above {base}", PORTS * (number - 1)))?);
+        address.set_port(
+            port.ok_or_else(|| format!("there is no port {} above {base}", PORTS * (number - 1)))?,
+        );
     }
     Ok(address)
 }
 
 fn spawn(config: &Config, number: u16, join: Option<&str>) -> Result<Process, String> {
-    let program = std::env::current_exe().map_err(|e| format!("this program cannot be found: {e}"))?;
+    let program =
+        std::env::current_exe().map_err(|e| format!("this program cannot be found: {e}"))?;
     let mut command = Command::new(program);
     command
         .arg("serve")
         .arg("--data")
         .arg(config.data.dir.join(format!("node-{number}")))
-        .args(["--listen", &address(config.listen.grpc, number)?.to_string()])
+        .args([
+            "--listen",
+            &address(config.listen.grpc, number)?.to_string(),
+        ])
         .args(["--http", &address(config.listen.http, number)?.to_string()])
         .args(["--peer", &address(config.listen.peer, number)?.to_string()])
         .args(["--name", &format!("node-{number}")])
@@ -190,7 +196,10 @@ impl Several {
                 // one that is gone needs no signal
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
-            if tokio::time::timeout(STOP_WITHIN, process.child.wait()).await.is_err() {
+            if tokio::time::timeout(STOP_WITHIN, process.child.wait())
+                .await
+                .is_err()
+            {
                 eprintln!("node-{} does not stop, and is killed", process.number);
                 let _ = process.child.kill().await;
             }
@@ -201,7 +210,9 @@ impl Several {
 /// Waits until a node has said where it is.
 async fn told(process: &mut Process, until: Instant) -> Result<Addresses, String> {
     let number = process.number;
-    let all = process.said.wait_for(|a| a.grpc.is_some() && a.peer.is_some());
+    let all = process
+        .said
+        .wait_for(|a| a.grpc.is_some() && a.peer.is_some());
     tokio::select! {
         told = tokio::time::timeout_at(until, all) => match told {
             Ok(Ok(told)) => Ok(told.clone()),
@@ -230,21 +241,33 @@ async fn shared(grpc: &str, count: usize, until: Instant) -> Result<(), String> 
         }
         tokio::time::sleep(LOOK).await;
     }
-    Err(format!("the nodes do not share the shards within {} s: {why}", START_WITHIN.as_secs()))
+    Err(format!(
+        "the nodes do not share the shards within {} s: {why}",
+        START_WITHIN.as_secs()
+    ))
 }
 
 fn missing(status: &v1::ClusterStatus, count: usize) -> Option<String> {
     let there = status.nodes.iter().filter(|n| {
-        n.reachable && n.info.as_ref().is_some_and(|i| i.state() == v1::NodeState::Active)
+        n.reachable
+            && n.info
+                .as_ref()
+                .is_some_and(|i| i.state() == v1::NodeState::Active)
     });
     let there = there.count();
     if there < count {
         return Some(format!("{there} of {count} nodes are active"));
     }
     let voters = count.min(3);
-    let lacking = status.shards.iter().filter(|s| s.owner == 0 || s.voters.len() < voters).count();
+    let lacking = status
+        .shards
+        .iter()
+        .filter(|s| s.owner == 0 || s.voters.len() < voters)
+        .count();
     if lacking > 0 {
-        return Some(format!("{lacking} shards have fewer than {voters} replicas, or no owner"));
+        return Some(format!(
+            "{lacking} shards have fewer than {voters} replicas, or no owner"
+        ));
     }
     status
         .change

@@ -182,11 +182,7 @@ impl Opener {
 
     /// Opens this node's replica of one shard: its checkpoint is read and its log replayed.
     async fn open(&self, number: u16, layout: &Layout) -> Result<Arc<Shard>, NodeError> {
-        let machine = Arc::new(ShardMachine::new(
-            number,
-            self.history.clone(),
-            self.keep,
-        ));
+        let machine = Arc::new(ShardMachine::new(number, self.history.clone(), self.keep));
         let id = GroupId::of_shard(ShardId(number));
         let voters = layout.voters(ShardId(number)).to_vec();
         // only the first layout begins groups: in every later one they exist, and this node is added to them

@@ -1,7 +1,7 @@
 //! Has every replica of a shard hash its state at one position, and compares.
 
 use super::topology::Owner;
-use super::{Place, executor};
+use super::{Place, executor, service};
 use futures::StreamExt;
 use sojourn_cluster::NodeId;
 use sojourn_proto::cluster as wire;
@@ -28,18 +28,7 @@ pub async fn verify(place: &Arc<Place>, shards: &[u16], within: Duration) -> Vec
 }
 
 fn client(place: &Place, node: NodeId) -> Result<NodesClient<Channel>, String> {
-    // this node is asked like any other: by its own peer port
-    let channel = if node == place.me {
-        place
-            .transport
-            .channel_to(&place.transport.local_addr().to_string())
-    } else {
-        return place
-            .transport
-            .channel(node)
-            .map(NodesClient::new)
-            .map_err(|e| e.to_string());
-    };
+    let channel = place.transport.channel(node);
     channel.map(NodesClient::new).map_err(|e| e.to_string())
 }
 
@@ -50,18 +39,22 @@ async fn begin(place: &Place, shard: u16) -> Result<(u64, BTreeSet<NodeId>), Str
         Owner::There(node) => node,
         Owner::Unknown => return Err("nobody is known to own it now".into()),
     };
-    let request = wire::ProposeVerifyRequest {
-        shard: shard.into(),
+    let answer = if owner == place.me {
+        service::propose_verify(place, shard.into()).await
+    } else {
+        let request = wire::ProposeVerifyRequest {
+            shard: shard.into(),
+        };
+        let answer = client(place, owner)?.propose_verify(request).await;
+        answer.map_err(|e| e.message().to_owned())?.into_inner()
     };
-    let answer = client(place, owner)?.propose_verify(request).await;
-    let answer = answer.map_err(|e| e.message().to_owned())?.into_inner();
     if answer.not_owner {
         return Err(format!("node {owner} does not own it any more"));
     }
     if !answer.why.is_empty() {
         return Err(answer.why);
     }
-    let id = super::service::group_of(shard).0;
+    let id = service::group_of(shard).0;
     let groups = executor::groups_of(place, owner).await?;
     let group = groups.into_iter().find(|g| g.group == id);
     let group = group.ok_or_else(|| format!("node {owner} has no replica of it any more"))?;
@@ -117,6 +110,11 @@ async fn hash_of(
     index: u64,
     until: Instant,
 ) -> v1::ReplicaHash {
+    if node == place.me {
+        let wire::HashAtResponse { hash, why } =
+            service::hash_at(place, shard.into(), index, until).await;
+        return v1::ReplicaHash { node, hash, why };
+    }
     let left = until.saturating_duration_since(Instant::now());
     let request = wire::HashAtRequest {
         shard: shard.into(),
