@@ -451,17 +451,11 @@ async fn own_what_nobody_else_can(
                 return Err(failure.map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed));
             }
         }
-        let (applied, up_to) = {
-            // the group's own index: entries without decisions never reach the shard's state
-            let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
-            (applied, shard.duties.state.lock().history_up_to)
-        };
-        if up_to > applied {
+        // the group's own index: entries without decisions never reach the shard's state
+        let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
+        if let Some(why) = shard.machine.beyond_log(applied)? {
             // what is decided from here on would not be written to it
-            history.condemn(format!(
-                "it goes up to entry {up_to} of shard {}, but the log ends at {applied}",
-                shard.number
-            ));
+            history.condemn(why);
             history.sound()?;
         }
     }

@@ -75,6 +75,9 @@ impl Opener {
     pub async fn open_all(self: &Arc<Self>) -> Result<(), NodeError> {
         let cluster = self.topology.cluster();
         let layout = cluster.layout().map_err(NodeError::Other)?;
+        for shard in self.history.half_forgotten()? {
+            self.history.forget_shard(shard)?;
+        }
         let stored = self.host.stored_groups();
         let mut opening = JoinSet::new();
         for number in 0..layout.shards() {

@@ -6,7 +6,7 @@ use super::decision::Decision;
 use super::given::{Checked, position_of};
 use super::proposer::Pending;
 use super::state::{AppliedDecision, ShardState, Shared, Verdict};
-use crate::history::{Keep, Store};
+use crate::history::{Damaged, Keep, Store};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
@@ -83,6 +83,31 @@ impl ShardMachine {
         }
     }
 
+    /// What history has of entries that the log does not have: it was cut, and its numbers go to other entries. To be
+    /// asked once all of the log is applied, up to `applied`, as it is when this node owns the shard.
+    ///
+    /// # Errors
+    /// History cannot be read.
+    pub fn beyond_log(&self, applied: u64) -> Result<Option<String>, Damaged> {
+        let Some(mark) = self.history.mark(self.shard)? else {
+            return Ok(None);
+        };
+        let here = self.state.lock().last_entry;
+        let there = mark.meta.map_or(0, |meta| meta.last_entry);
+        // entries of other kinds may have taken the numbers of those that are lost
+        let (up_to, ends) = if mark.up_to > applied {
+            (mark.up_to, applied)
+        } else {
+            (there, here)
+        };
+        Ok((up_to > ends).then(|| {
+            format!(
+                "it goes up to entry {up_to} of shard {}, but the log ends at {ends}",
+                self.shard
+            )
+        }))
+    }
+
     /// Takes over a whole state.
     fn take_over(&self, state: ShardState) {
         // who has hands owns, and an owner is never given a state: should it happen, its term of office ends
@@ -113,7 +138,7 @@ impl ShardMachine {
                     .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
                 verdicts.push((decision, verdict));
             }
-            state.applied = index;
+            (state.applied, state.last_entry) = (index, index);
             // a flood of new customers must not stay awake until the next tick
             let idle = crate::actors::live::idle_since(Instant::now());
             state.pack_idle(idle, 2 * verdicts.len());
@@ -147,7 +172,7 @@ impl ShardMachine {
         let mut state = self.state.lock();
         state.catalog = state.catalog.max(entry.catalog);
         state.last_at = state.last_at.max(Time(entry.at));
-        state.applied = index;
+        (state.applied, state.last_entry) = (index, index);
         self.catalog.send_replace(state.catalog);
     }
 }

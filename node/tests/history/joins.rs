@@ -409,3 +409,28 @@ fn forgetting_one_shard_leaves_the_others() {
         .expect("nothing to forget");
     assert_eq!(before, world.first.everything(PEOPLE));
 }
+
+/// The numbers of what is lost go to other entries, which the shard is not told of.
+#[test]
+fn a_log_that_lost_what_history_has_is_noticed() {
+    let mut world = World::new();
+    world.usual();
+    world.first.checkpoint();
+    let last = world.first.applied();
+    let (cut, longer) = (last - 3, last + 50);
+    assert_eq!(world.first.machine.beyond_log(last), Ok(None));
+    assert_eq!(world.first.machine.beyond_log(longer), Ok(None));
+    let World { first, log, .. } = world;
+    let place = first.reopen();
+    place.machine.restore_begin();
+    place.machine.restore_end(None).expect("nothing to restore");
+    World::replay(&log, &place, cut);
+    for applied in [cut, longer] {
+        let why = place.machine.beyond_log(applied).expect("it can be read");
+        let why = why.expect("history has more");
+        let said = format!("it goes up to entry {last} of shard 3, but the log ends at {cut}");
+        assert_eq!(why, said);
+    }
+    World::replay(&log, &place, last);
+    assert_eq!(place.machine.beyond_log(longer), Ok(None));
+}

@@ -396,7 +396,7 @@ impl Shop {
 pub struct World {
     pub shop: Shop,
     pub first: Place,
-    log: Vec<(u64, Bytes)>,
+    pub log: Vec<(u64, Bytes)>,
     next: u64,
 }
 
@@ -436,12 +436,16 @@ impl World {
 
     /// A replica applies the log from where it is up to an index.
     pub fn follow(&self, replica: &Place, to: u64) {
+        World::replay(&self.log, replica, to);
+    }
+
+    /// A replica applies a log from where it is up to an index.
+    pub fn replay(log: &[(u64, Bytes)], replica: &Place, to: u64) {
         let applied = replica.applied();
-        for (index, body) in &self.log {
+        for (index, body) in log {
             if *index > applied && *index <= to {
-                replica
-                    .machine
-                    .apply(position(*index), EntryKind::Decisions, body);
+                let at = position(*index);
+                replica.machine.apply(at, EntryKind::Decisions, body);
             }
         }
     }
