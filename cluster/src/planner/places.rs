@@ -4,15 +4,15 @@
 
 use super::level::{Loads, level};
 use crate::id::{NodeId, ShardId};
-use crate::layout::Layout;
+use crate::layout::{Layout, MAX_VOTERS};
 use crate::runtime::mix;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Replicas, shard by shard.
 pub(super) struct Places<'a> {
     before: &'a Layout,
-    /// The zone of each node that may hold replicas.
-    zones: &'a BTreeMap<NodeId, &'a str>,
+    /// The zone, as a number, of each node that may hold replicas.
+    zones: BTreeMap<NodeId, usize>,
     replicas: usize,
     /// In how many zones each shard is to be.
     apart: usize,
@@ -30,16 +30,18 @@ fn dice(shard: usize, node: NodeId) -> u64 {
 impl<'a> Places<'a> {
     pub(super) fn new(
         before: &'a Layout,
-        zones: &'a BTreeMap<NodeId, &'a str>,
+        zones: &BTreeMap<NodeId, &str>,
         replicas: usize,
         fixed: &'a BTreeSet<ShardId>,
     ) -> Self {
-        let there = zones.values().collect::<BTreeSet<_>>().len();
+        let there: BTreeSet<&str> = zones.values().copied().collect();
+        let number = |zone: &str| there.range(..zone).count();
+        let numbers = zones.iter().map(|(node, zone)| (*node, number(zone)));
         let mut places = Places {
             before,
-            zones,
+            zones: numbers.collect(),
             replicas,
-            apart: there.min(replicas),
+            apart: there.len().min(replicas),
             fixed,
             shards: Vec::new(),
             held: zones.keys().map(|node| (*node, 0)).collect(),
@@ -88,10 +90,15 @@ impl<'a> Places<'a> {
         self.held.get(&node).copied().unwrap_or(0)
     }
 
-    /// In how many zones these nodes are.
-    fn spread<'n>(&self, nodes: impl Iterator<Item = &'n NodeId>) -> usize {
-        let zones: BTreeSet<&str> = nodes.filter_map(|n| self.zones.get(n).copied()).collect();
-        zones.len()
+    /// In which zones these nodes are. A few at most, so that a list is faster than a set.
+    fn zones_of<'n>(&self, nodes: impl Iterator<Item = &'n NodeId>) -> Vec<usize> {
+        let mut zones = Vec::with_capacity(MAX_VOTERS);
+        for zone in nodes.filter_map(|node| self.zones.get(node)) {
+            if !zones.contains(zone) {
+                zones.push(*zone);
+            }
+        }
+        zones
     }
 
     /// Takes replicas away until there are not too many.
@@ -99,10 +106,10 @@ impl<'a> Places<'a> {
         while self.shards[shard].len() > self.replicas {
             let voters = &self.shards[shard];
             let loss = |node: &NodeId| {
-                let rest = self.spread(voters.iter().filter(|voter| *voter != node));
+                let rest = self.zones_of(voters.iter().filter(|voter| *voter != node));
                 // Who is in a zone alone stays, then the preferred owner, then who has less.
                 let owns = voters.first() == Some(node);
-                (rest, !owns, self.load(*node), dice(shard, *node))
+                (rest.len(), !owns, self.load(*node), dice(shard, *node))
             };
             let Some(gone) = voters.iter().max_by_key(|node| loss(node)).copied() else {
                 return;
@@ -116,15 +123,12 @@ impl<'a> Places<'a> {
     fn fill(&mut self, shard: usize) {
         while self.shards[shard].len() < self.replicas {
             let voters = &self.shards[shard];
-            let taken: BTreeSet<&str> = voters
-                .iter()
-                .filter_map(|v| self.zones.get(v).copied())
-                .collect();
+            let taken = self.zones_of(voters.iter());
             let wanted = taken.len() < self.apart;
             let free = self.zones.iter().filter(|(node, _)| !voters.contains(node));
             let best = free.min_by_key(|(node, zone)| {
                 (
-                    wanted && taken.contains(*zone),
+                    wanted && taken.contains(zone),
                     self.load(**node),
                     dice(shard, **node),
                 )
@@ -140,13 +144,14 @@ impl<'a> Places<'a> {
     fn part(&mut self, shard: usize) {
         loop {
             let voters = &self.shards[shard];
-            let now = self.spread(voters.iter());
-            if now >= self.apart {
+            let taken = self.zones_of(voters.iter());
+            if taken.len() >= self.apart {
                 return;
             }
+            let without = |node: &NodeId| self.zones_of(voters.iter().filter(|v| *v != node));
             let together = voters
                 .iter()
-                .filter(|node| self.spread(voters.iter().filter(|voter| voter != node)) == now);
+                .filter(|node| without(node).len() == taken.len());
             let gone = together.max_by_key(|node| {
                 (
                     voters.first() != Some(*node),
@@ -154,11 +159,7 @@ impl<'a> Places<'a> {
                     dice(shard, **node),
                 )
             });
-            let taken: BTreeSet<&str> = voters
-                .iter()
-                .filter_map(|v| self.zones.get(v).copied())
-                .collect();
-            let free = self.zones.iter().filter(|(_, zone)| !taken.contains(*zone));
+            let free = self.zones.iter().filter(|(_, zone)| !taken.contains(zone));
             let added = free.min_by_key(|(node, _)| (self.load(**node), dice(shard, **node)));
             let (Some(gone), Some((added, _))) = (gone.copied(), added) else {
                 return;
@@ -184,15 +185,31 @@ impl<'a> Places<'a> {
         voters
     }
 
-    /// Whether `to` may have the replica of `from`.
-    fn fits(&self, shard: usize, from: NodeId, to: NodeId) -> bool {
+    /// What a shard is without the replica of `from`.
+    fn without(&self, shard: usize, from: NodeId) -> Rest<'_> {
         let voters = &self.shards[shard];
-        if !voters.contains(&from) || voters.contains(&to) || !self.zones.contains_key(&to) {
-            return false;
+        let now = self.zones_of(voters.iter()).len();
+        Rest {
+            voters,
+            zones: self.zones_of(voters.iter().filter(|voter| **voter != from)),
+            apart: self.apart.min(now),
         }
-        let kept = voters.iter().filter(|voter| **voter != from);
-        let now = self.spread(voters.iter());
-        self.spread(kept.chain([&to])) >= self.apart.min(now)
+    }
+}
+
+/// A shard without one of its replicas.
+struct Rest<'a> {
+    voters: &'a [NodeId],
+    zones: Vec<usize>,
+    /// In how many zones it must be with another.
+    apart: usize,
+}
+
+impl Rest<'_> {
+    /// Whether `to`, in `zone`, may have that replica.
+    fn fits(&self, to: NodeId, zone: usize) -> bool {
+        let apart = self.zones.len() + usize::from(!self.zones.contains(&zone));
+        apart >= self.apart && !self.voters.contains(&to)
     }
 }
 
@@ -213,7 +230,12 @@ impl Loads for Places<'_> {
                 continue;
             }
             let before = self.before.voters(id(shard));
-            for to in self.zones.keys().filter(|to| self.fits(shard, from, **to)) {
+            let rest = self.without(shard, from);
+            for (to, _) in self
+                .zones
+                .iter()
+                .filter(|(to, zone)| rest.fits(**to, **zone))
+            {
                 // What was only just put there, or was there before, costs nothing; an owner more than another.
                 let cost = (
                     !before.contains(to) && before.contains(&from),
@@ -232,7 +254,8 @@ impl Loads for Places<'_> {
     }
 
     fn hand_on(&mut self, shard: usize, from: NodeId, to: NodeId) -> bool {
-        if !self.fits(shard, from, to) {
+        let fits = |zone: &usize| self.without(shard, from).fits(to, *zone);
+        if !self.shards[shard].contains(&from) || !self.zones.get(&to).is_some_and(fits) {
             return false;
         }
         for voter in &mut self.shards[shard] {
