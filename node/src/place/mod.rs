@@ -1,14 +1,20 @@
 //! Which node holds and owns what: joining ([`join`]), the replicas of this node ([`opener`], [`shards`]), what is known of
-//! the others ([`hearing`], [`topology`]), what they ask ([`service`]).
+//! the others ([`hearing`], [`topology`]), what they ask ([`service`]); how the layout is changed ([`changes`], [`auto`]) and
+//! made true ([`executor`], [`leaders`]).
 //!
 //! It does not know what a shard decides, nor how a request gets to its owner.
 
+pub mod auto;
+pub mod changes;
+pub mod executor;
 pub mod hearing;
 pub mod join;
+pub mod leaders;
 pub mod opener;
 pub mod service;
 pub mod shards;
 pub mod topology;
+pub mod verify;
 
 use crate::catalog::Catalog;
 use shards::Shards;

@@ -77,6 +77,9 @@ impl From<Found> for Known {
 
 /// The status of something that cannot be read.
 pub fn unreadable(error: &ReadError) -> Status {
+    if let ReadError::Behind { .. } = error {
+        return with_reason(Code::Unavailable, "behind", error.to_string());
+    }
     tracing::error!(%error, "a read failed");
     with_reason(Code::DataLoss, "unreadable", error.to_string())
 }
