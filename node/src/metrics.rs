@@ -76,6 +76,7 @@ impl Doors {
             Answer::Unknown(_) => "unknown",
             Answer::Overloaded { cause, .. } => cause,
             Answer::Internal(_) => "internal",
+            Answer::Told(error) => error.cause.as_str(),
         };
         self.refused.with_label_values(&[refused]).inc();
     }

@@ -13,6 +13,8 @@ use crate::place::service::NodesService;
 use crate::place::shards::Shards;
 use crate::place::topology::Topology;
 use crate::place::{Place, auto, executor, hearing, leaders};
+use crate::route::lines::{Keeper, Lines};
+use crate::route::ways::Ways;
 use crate::rpc::cluster::ClusterService;
 use crate::rpc::executions::ExecutionsService;
 use crate::rpc::journeys::JourneysService;
@@ -286,13 +288,21 @@ impl Node {
             unwanted_tx,
         ));
         let metrics = Doors::new().map_err(|e| NodeError::Other(e.to_string()))?;
+        let disk_full = Arc::new(AtomicBool::new(
+            free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
+        ));
+        let ways = Arc::new(Ways::new(catalog.cluster()));
+        let (lines, handed) = Lines::new(shards.clone(), disk_full.clone());
+        let keeper = Keeper::new(lines.clone(), handed, topology.clone(), ways.clone());
+        tasks.spawn(keeper.run(stop.clone()));
         let core = Arc::new(Core {
             shards,
             topology,
             catalog,
-            disk_full: Arc::new(AtomicBool::new(
-                free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
-            )),
+            place: place.clone(),
+            ways,
+            lines,
+            disk_full,
             watches: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES)),
             endpoints,
             metrics: Arc::new(metrics),
@@ -394,6 +404,15 @@ impl Node {
                 if gauge.count() == 0 || tokio::time::timeout_at(deadline, freed).await.is_err() {
                     break;
                 }
+            }
+        }
+        // so is what was handed to other nodes
+        while self.core.lines.count() > 0 {
+            let freed = self.core.lines.freed();
+            if self.core.lines.count() == 0
+                || tokio::time::timeout_at(deadline, freed).await.is_err()
+            {
+                break;
             }
         }
         self.stop.cancel();
