@@ -20,6 +20,7 @@
 
 mod args;
 mod bench;
+mod cluster;
 mod completions;
 mod endpoint;
 mod execution;
@@ -105,6 +106,9 @@ pub enum Command {
     /// Executions: where customers are, why, and by hand
     #[command(subcommand)]
     Execution(execution::ExecutionCommand),
+    /// The nodes: look at them, move shards, take nodes out
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Run journeys over a file of signals offline, in virtual time
     Simulate(simulate::SimulateArgs),
     /// Measure a server, beside an echo that does nothing
@@ -153,6 +157,7 @@ async fn dispatch(
         Command::Endpoint(command) => endpoint::run(command, global, say).await,
         Command::Signal(command) => signal::run(command, global, say).await,
         Command::Execution(command) => execution::run(command, global, say).await,
+        Command::Cluster(command) => cluster::run(command, global, say).await,
         Command::Simulate(args) => simulate::run(&args, global, say),
         Command::Bench(command) => bench::run(command, global, say).await,
         Command::Completions(args) => completions::run(&args, root, say),

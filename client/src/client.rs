@@ -289,11 +289,35 @@ impl Client {
         })
     }
 
-    /// One call, again while the deadline lasts when the server is overloaded or cannot be reached. Every call of the
-    /// public services may be made twice: queries change nothing, commands carry an id.
+    /// One call, again while the deadline lasts when the server is overloaded or cannot be reached. For what may be done
+    /// twice: queries change nothing, commands carry an id.
     pub(crate) async fn call<Q, A>(
         &self,
         request: Q,
+        call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+    {
+        self.attempts(request, true, call).await
+    }
+
+    /// The same for what must not be done twice: again only after an answer that says that nothing was done.
+    pub(crate) async fn call_once<Q, A>(
+        &self,
+        request: Q,
+        call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+    {
+        self.attempts(request, false, call).await
+    }
+
+    async fn attempts<Q, A>(
+        &self,
+        request: Q,
+        twice: bool,
         call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
     ) -> Result<A, Error>
     where
@@ -321,7 +345,8 @@ impl Client {
             unknown |= error.is_unknown();
             let error = if unknown { error.unknown() } else { error };
             let pause = lane::book::pause(attempts, error.retry_after());
-            if !error.is_retryable() || Instant::now() + pause >= until {
+            let again = error.is_retryable() && (twice || !unknown);
+            if !again || Instant::now() + pause >= until {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;

@@ -23,6 +23,7 @@
 
 pub mod cli;
 mod client;
+mod cluster;
 mod error;
 mod executions;
 pub mod input;
@@ -33,6 +34,7 @@ mod signal;
 mod unmatched;
 
 pub use client::{Builder, Client, DEADLINE, DEADLINE_MAX, Pending};
+pub use cluster::{Control, Wish};
 pub use error::{Code, Error, Violation};
 pub use executions::{Command, ExecutionRef, Filter, Read, Watched};
 pub use journeys::Deactivation;

@@ -3,8 +3,12 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+mod admin;
+mod cluster;
+
+use admin::Admin;
 use prost::Message as _;
-use sojourn_client::wire::{self as v1, journeys_server, signals_server};
+use sojourn_client::wire::{self as v1, cluster_server, journeys_server, signals_server};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -47,6 +51,7 @@ pub struct State {
     pub arrived: u64,
     plan: Plan,
     pub published: HashMap<String, String>,
+    pub admin: Admin,
 }
 
 impl World {
@@ -57,6 +62,7 @@ impl World {
             arrived: 0,
             plan: Box::new(plan),
             published: HashMap::new(),
+            admin: Admin::default(),
         })))
     }
 
@@ -270,7 +276,8 @@ impl Server {
             tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let router = tonic::transport::Server::builder()
             .add_service(signals_server::SignalsServer::new(world.clone()))
-            .add_service(journeys_server::JourneysServer::new(world.clone()));
+            .add_service(journeys_server::JourneysServer::new(world.clone()))
+            .add_service(cluster_server::ClusterServer::new(world.clone()));
         runtime.spawn(router.serve_with_incoming(incoming));
         Server {
             address,
