@@ -247,7 +247,7 @@ impl Node {
             supervisor: supervisor.clone(),
             shards: shards.clone(),
             topology: topology.clone(),
-            may_own,
+            may_own: may_own.clone(),
             stop: stop.clone(),
             running: Mutex::default(),
         });
@@ -261,6 +261,7 @@ impl Node {
             shards: shards.clone(),
             topology: topology.clone(),
             stopping: CancellationToken::new(),
+            may_own,
         });
         // set once, here
         let _ = asked.place.set(place.clone());

@@ -95,6 +95,9 @@ fn spawn(config: &Config, number: u16, join: Option<&str>) -> Result<Process, St
         Some(peer) => command.args(["--join", peer]),
         None => command.arg("--bootstrap"),
     };
+    if std::env::var_os("SOJOURN_LOG").is_none() {
+        command.env("SOJOURN_LOG", "warn,openraft=off,raft_engine=warn");
+    }
     // Ctrl-C is for this process: it ends the others in order
     command.process_group(0);
     let spawned = command

@@ -21,8 +21,12 @@ pub async fn run(place: Arc<Place>) {
     let mut left_alone: HashMap<u16, Instant> = HashMap::new();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut may_own = place.may_own.clone();
     loop {
         version.borrow_and_update();
+        if !*may_own.borrow_and_update() {
+            leave(&place, WITHIN).await;
+        }
         left_alone.retain(|_, since| since.elapsed() < PAUSE);
         if let Some((shard, group, heir)) = misplaced(&place, &left_alone) {
             match group.transfer_to(heir, Instant::now() + WITHIN).await {
@@ -36,6 +40,7 @@ pub async fn run(place: Arc<Place>) {
         }
         tokio::select! {
             changed = version.changed() => if changed.is_err() { return },
+            changed = may_own.changed() => if changed.is_err() { return },
             _ = look.tick() => {}
             () = place.stopping.cancelled() => return,
         }
@@ -44,7 +49,7 @@ pub async fn run(place: Arc<Place>) {
 
 /// A shard that this node owns and another one should.
 fn misplaced(place: &Place, left_alone: &HashMap<u16, Instant>) -> Option<(u16, Group, NodeId)> {
-    if place.stopping.is_cancelled() {
+    if place.stopping.is_cancelled() || !*place.may_own.borrow() {
         return None;
     }
     let cluster = place.topology.cluster();
@@ -84,8 +89,8 @@ fn misplaced(place: &Place, left_alone: &HashMap<u16, Instant>) -> Option<(u16, 
     })
 }
 
-/// Hands over everything that this node owns and others can take, the catalog last. Answers how many groups it still
-/// owns then.
+/// Hands over everything that this node owns and others can take, the catalog last. Answers how many groups it owns then
+/// that somebody could have taken.
 pub async fn leave(place: &Arc<Place>, within: Duration) -> usize {
     let until = Instant::now() + within;
     let shards = place.shards.all();
@@ -104,9 +109,24 @@ pub async fn leave(place: &Arc<Place>, within: Duration) -> usize {
     while leaving.join_next().await.is_some() {}
     hand_over(place, place.catalog.group(), until).await;
     let owned = |group: &Group| {
-        matches!(&*group.role().borrow(), Role::Owner { .. }) && group.members().voters.len() > 1
+        matches!(&*group.role().borrow(), Role::Owner { .. }) && !heirs(place, group).is_empty()
     };
     shards.iter().filter(|s| owned(&s.group)).count() + usize::from(owned(place.catalog.group()))
+}
+
+/// The other voters that can be reached and would take a group.
+fn heirs(place: &Place, group: &Group) -> Vec<NodeId> {
+    let heard = place.topology.heard();
+    let there = |node: &NodeId| {
+        heard
+            .get(node)
+            .is_some_and(|h| h.why.is_none() && h.status.as_ref().is_some_and(|s| !s.stopping))
+    };
+    let voters = group.members().voters;
+    voters
+        .into_iter()
+        .filter(|node| *node != place.me && there(node))
+        .collect()
 }
 
 /// Hands one group over to the voter that is furthest, if there is another one.
@@ -116,14 +136,9 @@ async fn hand_over(place: &Place, group: &Group, until: Instant) {
         if !matches!(&*group.role().borrow(), Role::Owner { .. }) {
             return;
         }
-        let heard = place.topology.heard();
         let progress = group.progress();
-        let heirs = group.members().voters.into_iter().filter(|node| {
-            let there = heard
-                .get(node)
-                .is_some_and(|h| h.why.is_none() && h.status.as_ref().is_some_and(|s| !s.stopping));
-            *node != place.me && there && !refused.contains(node)
-        });
+        let heirs = heirs(place, group);
+        let heirs = heirs.into_iter().filter(|node| !refused.contains(node));
         let best = heirs.max_by_key(|node| {
             (
                 progress.get(node).copied().flatten().map(|at| at.index),

@@ -21,6 +21,7 @@ use shards::Shards;
 use sojourn_cluster::transport::peers::PeerTransport;
 use sojourn_cluster::{GroupId, Host, NodeId, Role};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
 
@@ -42,6 +43,8 @@ pub struct Place {
     pub topology: Arc<Topology>,
     /// The node stops: it takes nothing new.
     pub stopping: CancellationToken,
+    /// Whether this node may own anything now: not while its clock cannot be trusted.
+    pub may_own: watch::Receiver<bool>,
 }
 
 impl Place {

@@ -238,7 +238,7 @@ impl wire::nodes_server::Nodes for NodesService {
         Ok(Response::new(wire::StatusResponse {
             node: place.me,
             groups: statuses(&place),
-            stopping: place.stopping.is_cancelled(),
+            stopping: place.stopping.is_cancelled() || !*place.may_own.borrow(),
             version,
             clock: clock::wall().0,
         }))

@@ -149,8 +149,12 @@ impl Topology {
         let mut heard = self.heard.lock();
         let old = heard.remove(&node);
         let news = old.as_ref().is_none_or(|old| old.why.is_none());
-        if news {
-            tracing::warn!(node, why, "the node cannot be reached");
+        match &old {
+            Some(old) if old.why.is_none() => {
+                tracing::warn!(node, why, "the node cannot be reached");
+            }
+            None => tracing::info!(node, why, "the node cannot be reached yet"),
+            Some(_) => {}
         }
         let since = match &old {
             Some(old) if old.why.is_some() => old.since,
