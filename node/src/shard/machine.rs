@@ -16,7 +16,7 @@ use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -53,6 +53,10 @@ pub struct ShardMachine {
     pub history_full: AtomicBool,
     /// The newest hashes that were asked for, with the log index at which each was made.
     pub hashes: watch::Sender<VecDeque<(u64, u128)>>,
+    /// Entries of decisions that were not proposed by the node that led, or that came after a later leader's: always 0.
+    pub owner_conflicts: AtomicU64,
+    /// The leader of the last entry of decisions: (term, node).
+    led: Mutex<(u64, u64)>,
     /// A state that is being restored: until all of it is there, the one before is read.
     restoring: Mutex<Option<ShardState>>,
     /// It has had a state in this process: the next one comes from another node.
@@ -78,6 +82,8 @@ impl ShardMachine {
             keep,
             history_full: AtomicBool::new(false),
             hashes: watch::channel(VecDeque::new()).0,
+            owner_conflicts: AtomicU64::new(0),
+            led: Mutex::default(),
             restoring: Mutex::default(),
             lives: AtomicBool::new(false),
         }
@@ -119,9 +125,28 @@ impl ShardMachine {
         self.lives.store(true, Ordering::Release);
     }
 
-    fn decisions(&self, index: u64, body: &Bytes) {
+    /// Looks whether an entry is of the one owner that its leadership allows.
+    fn audit(&self, at: Position, proposer: u64) {
+        let leader = (at.term, at.node);
+        let mut led = self.led.lock();
+        if (proposer != 0 && proposer != at.node) || leader < *led {
+            self.owner_conflicts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                shard = self.shard,
+                %at,
+                proposer,
+                before = ?*led,
+                "an entry was decided by a node that did not own the shard"
+            );
+        }
+        *led = leader.max(*led);
+    }
+
+    fn decisions(&self, at: Position, body: &Bytes) {
+        let index = at.index;
         let entry = stored::Decisions::decode(body.clone())
             .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
+        self.audit(at, entry.node);
         let mine = self.pending.take_entry(&entry);
         let mut verdicts = Vec::with_capacity(entry.decisions.len());
         {
@@ -185,7 +210,7 @@ fn stop(shard: u16, index: u64, why: &str) -> ! {
 impl Machine for ShardMachine {
     fn apply(&self, at: Position, kind: EntryKind, body: &Bytes) -> Bytes {
         match kind {
-            EntryKind::Decisions => self.decisions(at.index, body),
+            EntryKind::Decisions => self.decisions(at, body),
             EntryKind::CatalogAt => self.catalog_at(at.index, body),
             EntryKind::Verify => {
                 let hash = self.hash();
