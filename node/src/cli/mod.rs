@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// What fails together with this node: replicas are kept in different zones
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Stop when the standard input ends: for who starts nodes and may die
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
     /// Check the configuration, print it, and stop
     #[arg(long)]
     check: bool,

@@ -17,6 +17,7 @@ pub async fn serve(args: ServeArgs) -> ServerExit {
         advertise,
         name,
         zone,
+        end_with_stdin,
         check,
     } = args;
     let config = load_with(config.as_deref(), &flags, |config| {
@@ -62,7 +63,7 @@ pub async fn serve(args: ServeArgs) -> ServerExit {
         "node {} of cluster {}, for other nodes on {}",
         node.id, node.cluster, node.peer
     );
-    until_stopped(node).await
+    until_stopped(node, end_with_stdin).await
 }
 
 /// Runs `dev`.
@@ -159,7 +160,7 @@ impl Local {
     /// Serves until Ctrl-C, SIGTERM, or a failure that it cannot survive.
     pub(super) async fn until_stopped(self) -> ServerExit {
         match self {
-            Local::One(node) => until_stopped(*node).await,
+            Local::One(node) => until_stopped(*node, false).await,
             Local::Several(mut several) => {
                 several.watch(told_to_stop()).await;
                 eprintln!("stopping");
@@ -168,6 +169,17 @@ impl Local {
             }
         }
     }
+}
+
+/// Waits until the standard input has ended.
+async fn end_of_stdin() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // a thread that nobody waits for: it may read for ever
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = tell.send(());
+    });
+    let _ = told.await;
 }
 
 /// Waits for Ctrl-C or SIGTERM.
@@ -244,7 +256,7 @@ fn exit_of(error: &NodeError) -> ServerExit {
 }
 
 /// Serves until Ctrl-C, SIGTERM, or a failure that the node cannot survive.
-pub(super) async fn until_stopped(node: Node) -> ServerExit {
+async fn until_stopped(node: Node, end_with_stdin: bool) -> ServerExit {
     tokio::select! {
         error = node.failed() => {
             eprintln!("error: {error}");
@@ -252,6 +264,7 @@ pub(super) async fn until_stopped(node: Node) -> ServerExit {
             return exit_of(&error);
         }
         () = told_to_stop() => {}
+        () = end_of_stdin(), if end_with_stdin => {}
     }
     eprintln!("stopping");
     node.stop().await;

@@ -101,7 +101,9 @@ fn spawn(config: &Config, number: u16, join: Option<&str>) -> Result<Process, St
     // Ctrl-C is for this process: it ends the others in order
     command.process_group(0);
     let spawned = command
-        .stdin(Stdio::null())
+        // however this process ends, the others see the end of their standard input, and stop
+        .arg("--end-with-stdin")
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
