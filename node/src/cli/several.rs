@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -55,6 +55,8 @@ struct Process {
     number: u16,
     child: Child,
     said: watch::Receiver<Addresses>,
+    /// Kept open as long as the node is to run; waiting for the child would close it there.
+    _alive: Option<ChildStdin>,
 }
 
 /// Several nodes.
@@ -124,6 +126,7 @@ fn spawn(config: &Config, number: u16, join: Option<&str>) -> Result<Process, St
     }
     Ok(Process {
         number,
+        _alive: child.stdin.take(),
         child,
         said,
     })
