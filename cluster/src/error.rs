@@ -178,6 +178,15 @@ pub enum CheckpointError {
     Closed,
 }
 
+/// What to do about damage: `alone`, when no other node has what is damaged. A member of a group must not lose a part of
+/// what it has acknowledged and go on under its name: the majorities that it was part of would be none any more.
+pub(crate) fn todo(alone: &str) -> String {
+    format!(
+        "without peers, {alone}; with peers, leave it as it is: join the cluster anew with an empty data folder, which \
+         gives another node id, and remove this one"
+    )
+}
+
 /// The text of a caught panic.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {

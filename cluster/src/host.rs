@@ -9,7 +9,7 @@ mod upkeep;
 
 use self::upkeep::PurgeSignal;
 use crate::checkpoint::sled_store::{SetAside, SledStore};
-use crate::error::{Failure, OpenError};
+use crate::error::{Failure, OpenError, todo};
 use crate::group::{Group, Request};
 use crate::id::{GroupId, NodeId};
 use crate::log::engine::{EngineLog, LogFiles};
@@ -405,9 +405,7 @@ impl Shared {
             what: format!("the log of {group} cannot be replayed: {why}"),
             where_: self.seams.log.place(),
             consequence: format!("{group} stays closed on this node"),
-            todo:
-                "`sojourn repair` shows what would be lost; with peers, rejoin under a new node id"
-                    .to_owned(),
+            todo: todo("`sojourn repair` shows what would be lost"),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod layout;
 mod log;
 mod machine;
 mod network;
+pub mod planner;
 pub mod repair;
 mod replica;
 pub mod ring;

@@ -2,7 +2,7 @@
 //!
 //! Only for a node that is stopped. It reads files, not groups: what a lost entry meant it cannot say.
 
-use crate::error::OpenError;
+use crate::error::{OpenError, todo};
 use crate::id::GroupId;
 use crate::log::engine::check_lock;
 use crate::log::scan::{self, FileScan, Rest, Row};
@@ -71,10 +71,8 @@ impl fmt::Display for Report {
             damage.what
         )?;
         if !damage.can_be_cut {
-            return writeln!(
-                f,
-                "the log cannot be cut there; restore the folder from a copy, or rejoin under a new node id"
-            );
+            let todo = todo("restore the data folder from a copy");
+            return writeln!(f, "the log cannot be cut there; {todo}");
         }
         writeln!(f, "cutting the log there would lose:")?;
         for loss in &self.losses {
@@ -85,7 +83,8 @@ impl fmt::Display for Report {
                 loss.group, loss.lost_to
             )?;
         }
-        writeln!(f, "  and whatever the damaged record itself held")
+        writeln!(f, "  and whatever the damaged record itself held")?;
+        writeln!(f, "{}", todo("the log can be cut there"))
     }
 }
 
@@ -209,8 +208,7 @@ pub fn apply(dir: &Path) -> Result<Repaired, OpenError> {
             consequence:
                 "old entries that are still needed are damaged, and nothing before them would help"
                     .to_owned(),
-            todo: "restore the data folder from a copy; with peers, rejoin under a new node id"
-                .to_owned(),
+            todo: todo("restore the data folder from a copy"),
         });
     }
     let mut set_aside = Vec::new();

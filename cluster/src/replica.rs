@@ -8,7 +8,7 @@ mod making;
 pub use driver::StateMachine;
 
 use crate::checkpoint::{self, CheckpointStore, Pins, Received, StoreFault};
-use crate::error::{CheckpointError, OpenError, panic_text};
+use crate::error::{CheckpointError, OpenError, panic_text, todo};
 use crate::format::{self, Covering, Manifest};
 use crate::id::{GroupId, Position};
 use crate::log::group::GroupLog;
@@ -340,8 +340,7 @@ impl Replica {
                 "the state of {} cannot be made anew on this node",
                 self.group
             ),
-            todo: "restore the data folder from a copy; with peers, rejoin under a new node id"
-                .to_owned(),
+            todo: todo("restore the data folder from a copy"),
         }
     }
 

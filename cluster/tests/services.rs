@@ -70,7 +70,7 @@ async fn other_services_are_reached_by_node_and_by_address() {
     let address = |node: &Node| Some(node.transport.local_addr().to_string());
     one.transport.set_address(2, address(&two));
     let channel = one.transport.channel(2).expect("an address is known");
-    assert_eq!(is_there(channel, 2).await.expect("answered"), true);
+    assert!(is_there(channel, 2).await.expect("answered"));
     // Frames go on beside it.
     until("it is reached", || one.transport.figures().peers[0].up).await;
     // All callers share one connection: the frames have one, the services another.

@@ -43,6 +43,21 @@ pub struct Listen {
     /// The host under which clients and other nodes reach this one. Default: the address that it listens on; the host's
     /// name when it listens on all. Since 0.1.
     pub advertise: Option<String>,
+    /// TLS between nodes, both sides with a certificate. Default: none. Since 0.1.
+    pub peer_tls: Option<PeerTls>,
+}
+
+/// PEM files; they are read again when they change.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerTls {
+    /// This node's certificate and those between it and the authority: for both directions, and for the host under which
+    /// others reach it. Since 0.1.
+    pub cert: PathBuf,
+    /// Its private key. Since 0.1.
+    pub key: PathBuf,
+    /// The authority whose certificates are trusted. Since 0.1.
+    pub ca: PathBuf,
 }
 
 /// How this node belongs to a cluster.
@@ -106,6 +121,7 @@ impl Default for Config {
                 http: local(7411),
                 peer: local(7412),
                 advertise: None,
+                peer_tls: None,
             },
             cluster: Cluster {
                 shards: 32,

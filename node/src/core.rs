@@ -1,13 +1,18 @@
 //! What every door talks to: the replicas of this node, by key, and who owns the others.
 
-use crate::actors::{Answer, Ask, CustomerKey, Reply};
+use crate::actors::{Answer, Ask, CustomerKey, Refusal, Reply};
 use crate::catalog::Catalog;
 use crate::convert::value::identifier_from;
 use crate::limits;
+use crate::place::Place;
 use crate::place::shards::Shards;
-use crate::place::topology::Topology;
-use crate::rpc::errors;
+use crate::place::topology::{Owner, Topology};
+use crate::route::call::Call;
+use crate::route::lines::Lines;
+use crate::route::ways::Ways;
+use crate::rpc::errors::{self, Moved};
 use crate::shard::owner::Shard;
+use sojourn_cluster::NodeId;
 use sojourn_journey::signal::Identifier;
 use sojourn_proto::v1;
 use std::sync::Arc;
@@ -25,6 +30,12 @@ pub struct Core {
     pub topology: Arc<Topology>,
     /// The catalog.
     pub catalog: Arc<Catalog>,
+    /// What the node is to its cluster.
+    pub place: Arc<Place>,
+    /// Connections to the doors of the other nodes.
+    pub ways: Arc<Ways>,
+    /// The way of signals to their owners.
+    pub lines: Arc<Lines>,
     /// Less disk is free than the limit: nothing is admitted.
     pub disk_full: Arc<AtomicBool>,
     /// Room for watches.
@@ -96,6 +107,59 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
+/// Hands a request to its customer on this node; refused ones come back with their answer.
+///
+/// # Errors
+/// This node does not own the shard, or too much is under way.
+pub fn submit_here(
+    shards: &Shards,
+    disk_full: &AtomicBool,
+    customer: CustomerKey,
+    ask: Arc<Ask>,
+    reply: Reply,
+) -> Result<(), Refusal> {
+    let answer = match shards.local(shards.of(customer.hash)) {
+        None => Answer::NotOwner,
+        Some(shard) => {
+            let cause = if disk_full.load(Ordering::Relaxed) {
+                Some(("overloaded_disk", Duration::from_secs(5)))
+            } else if shard.history_full() {
+                Some(("overloaded_history", Duration::from_millis(200)))
+            } else {
+                None
+            };
+            match cause {
+                None => return shard.live.submit(customer, ask, reply),
+                // it is nothing to who does not own the shard
+                Some(_) if shard.live.session().is_none() => Answer::NotOwner,
+                Some((cause, retry_after)) => Answer::Overloaded { cause, retry_after },
+            }
+        }
+    };
+    Err(Refusal {
+        customer,
+        ask,
+        reply,
+        answer,
+    })
+}
+
+async fn answered(
+    submitted: Result<(), Refusal>,
+    answer: oneshot::Receiver<Answer>,
+    call: &Call,
+) -> Answer {
+    if let Err(Refusal { reply, answer, .. }) = submitted {
+        reply.give(answer.clone());
+        return answer;
+    }
+    match tokio::time::timeout_at(call.last, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Answer::Unknown("the answer was lost".into()),
+        Err(_) => Answer::Unknown(format!("no answer within {:?}", call.within)),
+    }
+}
+
 impl Core {
     /// This node's replica of the shard of a customer hash, if it has one.
     pub fn local(&self, hash: u64) -> Option<Arc<Shard>> {
@@ -111,42 +175,61 @@ impl Core {
             .ok_or_else(|| errors::status_of(Answer::NotOwner))
     }
 
-    /// Hands a request to its customer; refused ones come back with their answer.
+    /// Sends a signal to its customer, wherever that one is decided; one that another node handed over, only here.
+    /// Refused ones come back with their answer.
     pub fn submit(
         &self,
         customer: CustomerKey,
         ask: Arc<Ask>,
         reply: Reply,
-    ) -> Result<(), (Reply, Answer)> {
-        if self.disk_full.load(Ordering::Relaxed) {
-            let cause = "overloaded_disk";
-            let retry_after = Duration::from_secs(5);
-            return Err((reply, Answer::Overloaded { cause, retry_after }));
+        call: &Call,
+    ) -> Result<(), Refusal> {
+        if !call.forwarded {
+            return self.lines.submit(customer, ask, reply, call.until);
         }
-        let Some(shard) = self.local(customer.hash) else {
-            return Err((reply, Answer::NotOwner));
-        };
-        if shard.history_full() {
-            let cause = "overloaded_history";
-            let retry_after = Duration::from_millis(200);
-            return Err((reply, Answer::Overloaded { cause, retry_after }));
-        }
-        shard.live.submit(customer, ask, reply)
+        let submitted = submit_here(&self.shards, &self.disk_full, customer, ask, reply);
+        submitted.map_err(|refusal| match refusal.answer {
+            Answer::NotOwner => {
+                let elsewhere = self.not_owner(self.shards.of(refusal.customer.hash));
+                let answer = Answer::Told(errors::item_error(&elsewhere));
+                Refusal { answer, ..refusal }
+            }
+            _ => refusal,
+        })
     }
 
-    /// Asks and waits for the answer, at most `deadline`.
-    pub async fn ask(&self, customer: CustomerKey, ask: Ask, deadline: Duration) -> Answer {
+    /// Sends a signal and waits for the answer.
+    pub async fn send(&self, customer: CustomerKey, ask: Ask, call: &Call) -> Answer {
         let (tx, rx) = oneshot::channel();
-        let until = Instant::now() + deadline;
-        if let Err((reply, answer)) = self.submit(customer, Arc::new(ask), Reply::once(tx)) {
-            reply.give(answer.clone());
-            return answer;
-        }
-        match tokio::time::timeout_at(until, rx).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Answer::Unknown("the answer was lost".into()),
-            Err(_) => Answer::Unknown(format!("no answer within {deadline:?}")),
-        }
+        let submitted = self.submit(customer, Arc::new(ask), Reply::once(tx), call);
+        answered(submitted, rx, call).await
+    }
+
+    /// Asks a customer of a shard that this node owns, and waits for the answer.
+    pub async fn ask_here(&self, customer: CustomerKey, ask: Ask, call: &Call) -> Answer {
+        let (tx, rx) = oneshot::channel();
+        let (ask, reply) = (Arc::new(ask), Reply::once(tx));
+        let submitted = submit_here(&self.shards, &self.disk_full, customer, ask, reply);
+        answered(submitted, rx, call).await
+    }
+
+    /// Nothing was done: this node does not own the shard. Says who does, as far as is known.
+    pub fn not_owner(&self, shard: u16) -> Status {
+        let owner = match self.topology.owner(shard) {
+            Owner::There(node) => Some(node),
+            Owner::Here(_) | Owner::Unknown => None,
+        };
+        self.moved(Some(shard), owner)
+    }
+
+    /// Nothing was done: `owner` owns the shard, or the catalog.
+    pub fn moved(&self, shard: Option<u16>, owner: Option<NodeId>) -> Status {
+        let address = owner.and_then(|node| self.ways.address(node));
+        errors::not_owner(&Moved {
+            shard,
+            owner,
+            address,
+        })
     }
 
     /// Makes sure that what is read from a shard now is linearizable, or at least at a position; gives the age of

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod place;
+pub mod route;
 pub mod rpc;
 pub mod shard;
 mod start;

@@ -8,6 +8,10 @@ pub const IN_FLIGHT_NODE: usize = 8_192;
 pub const IN_FLIGHT_SHARD: usize = 1_024;
 /// Inputs under way for one customer.
 pub const IN_FLIGHT_CUSTOMER: usize = 64;
+/// Signals of this node's doors that wait for the owner of their shard, or for its answer from another node.
+pub const IN_FLIGHT_HOP: usize = 4_096;
+/// Bytes of them.
+pub const HOP_BYTES: usize = 64 << 20;
 /// Customers whose actors are awake in one node; beyond, the ones used longest ago are passivated. Most have one
 /// execution, so this is 50,000 actors, 8 KiB each.
 pub const AWAKE_CUSTOMERS: usize = 25_000;
@@ -19,6 +23,8 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one message that are decoded at all; our own limits answer below that.
 pub const MESSAGE_BYTES: usize = 16 << 20;
+/// Bytes of one answer of another node that are decoded at all: a full page of the largest executions.
+pub const ANSWER_BYTES: usize = 64 << 20;
 /// Signals in one batch.
 pub const BATCH_SIGNALS: usize = 1_000;
 /// Bytes in one batch.

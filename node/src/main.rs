@@ -30,12 +30,12 @@ enum All {
 
 fn main() -> ExitCode {
     let sojourn = Sojourn::parse();
-    // `raft_inner` only says that a group is closing when something is still asked of it, as at every stop
+    // openraft logs every append that fails: what concerns an operator of it, the node says itself
     let default = match &sojourn.command {
         All::Server(ServerCommand::Serve(_)) => {
-            "info,openraft=error,openraft::raft::raft_inner=off,sled=warn,fjall=warn,lsm_tree=warn"
+            "info,openraft=off,raft_engine=warn,sled=warn,fjall=warn,lsm_tree=warn"
         }
-        All::Server(_) => "warn,sojourn::action=info,openraft=error,openraft::raft::raft_inner=off",
+        All::Server(_) => "warn,sojourn::action=info,openraft=off",
         All::Client(_) => "error",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SOJOURN_LOG")

@@ -1,5 +1,7 @@
 //! What the node counts of itself, for Prometheus: the doors here, everything else read when it is scraped.
 
+mod cluster;
+
 use crate::actors::Answer;
 use crate::core::Core;
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -11,8 +13,7 @@ pub struct Doors {
     registry: Registry,
     receipts: IntCounterVec,
     refused: IntCounterVec,
-    gauges: IntGaugeVec,
-    groups: IntGaugeVec,
+    gauges: cluster::Gauges,
     endpoints: IntGaugeVec,
 }
 
@@ -34,11 +35,7 @@ impl Doors {
             ),
             &["cause"],
         )?;
-        let gauges = IntGaugeVec::new(Opts::new("sojourn_node", "state of the node"), &["what"])?;
-        let groups = IntGaugeVec::new(
-            Opts::new("sojourn_shard", "state of each shard"),
-            &["shard", "what"],
-        )?;
+        let gauges = cluster::Gauges::new(&registry)?;
         let endpoints = IntGaugeVec::new(
             Opts::new(
                 "sojourn_endpoint",
@@ -49,14 +46,11 @@ impl Doors {
         registry.register(Box::new(endpoints.clone()))?;
         registry.register(Box::new(receipts.clone()))?;
         registry.register(Box::new(refused.clone()))?;
-        registry.register(Box::new(gauges.clone()))?;
-        registry.register(Box::new(groups.clone()))?;
         Ok(Doors {
             registry,
             receipts,
             refused,
             gauges,
-            groups,
             endpoints,
         })
     }
@@ -76,6 +70,7 @@ impl Doors {
             Answer::Unknown(_) => "unknown",
             Answer::Overloaded { cause, .. } => cause,
             Answer::Internal(_) => "internal",
+            Answer::Told(error) => error.cause.as_str(),
         };
         self.refused.with_label_values(&[refused]).inc();
     }
@@ -132,50 +127,14 @@ impl Doors {
     /// Everything, as Prometheus reads it.
     pub fn render(&self, core: &Core, host: &Host) -> String {
         let stats = host.stats();
-        let set = |what: &str, n: u64| {
-            self.gauges
-                .with_label_values(&[what])
-                .set(i64::try_from(n).unwrap_or(i64::MAX));
-        };
-        set("log_syncs", stats.log.syncs);
-        set("log_appends", stats.log.appends);
-        set("log_entries", stats.log.entries);
-        set("log_bytes_written", stats.log.bytes);
-        set("log_sync_microseconds", stats.log.sync_us);
-        set("log_disk_bytes", stats.log.used_bytes);
-        set("checkpoint_disk_bytes", stats.checkpoint_disk_bytes);
-        let (mut customers, mut awake, mut ignored, mut waiting, mut open) = (0, 0, 0, 0, 0);
-        let (mut away, mut shortened) = (0, 0);
-        for shard in core.shards.all() {
-            let state = shard.duties.state.lock();
-            customers += state.customers;
-            away += state.away;
-            shortened = shortened.max(shard.duties.history.shortened());
-            ignored += state.ignored;
-            waiting += state.waiting.bytes();
-            let number = shard.number.to_string();
-            let set = |what: &str, n: u64| {
-                self.groups
-                    .with_label_values(&[&number, what])
-                    .set(i64::try_from(n).unwrap_or(i64::MAX));
-            };
-            set("applied_index", state.applied);
-            set("customers", state.customers);
-            drop(state);
-            awake += shard.live.count() as u64;
-            open += u64::from(*shard.open().borrow());
-        }
-        set("customers", customers);
-        set("customers_awake", awake);
-        set("customers_away", away);
-        set("dedup_shortened", shortened);
-        set("decisions_ignored", ignored);
-        set("history_waiting_bytes", waiting);
-        set("shards_open", open);
+        self.gauges.read(core, &stats);
         self.endpoints(core);
         let mut out = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut out) {
-            Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+            Ok(()) => {
+                out.extend_from_slice(cluster::syncs(&stats).as_bytes());
+                String::from_utf8_lossy(&out).into_owned()
+            }
             Err(error) => format!("# {error}\n"),
         }
     }

@@ -12,7 +12,10 @@ use crate::place::opener::Opener;
 use crate::place::service::NodesService;
 use crate::place::shards::Shards;
 use crate::place::topology::Topology;
-use crate::place::{Place, hearing};
+use crate::place::{Place, auto, executor, hearing, leaders};
+use crate::route::lines::{Keeper, Lines};
+use crate::route::ways::Ways;
+use crate::rpc::cluster::ClusterService;
 use crate::rpc::executions::ExecutionsService;
 use crate::rpc::journeys::JourneysService;
 use crate::rpc::signals::SignalsService;
@@ -109,6 +112,9 @@ pub struct Node {
     _folder: Folder,
 }
 
+/// How long handing over what this node owns may take when it stops.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+
 impl Node {
     /// Starts a node; answers when its replicas are open. The shards that only it can own are owned then.
     ///
@@ -164,13 +170,16 @@ impl Node {
         let peer_config = PeerConfig {
             node: folder.node,
             cluster: folder.cluster.clone(),
-            ..PeerConfig::default()
+            ..start::peer_config(config)
         };
         let transport = PeerTransport::on(peer_config, peer).map_err(NodeError::Open)?;
         let asked = NodesService::default();
         let nodes = wire::nodes_server::NodesServer::new(asked.clone())
             .max_decoding_message_size(limits::MESSAGE_BYTES);
-        transport.serve_also(tonic::service::Routes::new(nodes));
+        let cluster_calls = ClusterService::default();
+        let cluster = v1::cluster_server::ClusterServer::new(cluster_calls.clone())
+            .max_decoding_message_size(limits::MESSAGE_BYTES);
+        transport.serve_also(tonic::service::Routes::new(nodes).add_service(cluster));
         for member in joined.iter().flat_map(|j| &j.members) {
             transport.set_address(member.node, Some(member.peer.clone()));
         }
@@ -238,7 +247,7 @@ impl Node {
             supervisor: supervisor.clone(),
             shards: shards.clone(),
             topology: topology.clone(),
-            may_own,
+            may_own: may_own.clone(),
             stop: stop.clone(),
             running: Mutex::default(),
         });
@@ -252,9 +261,11 @@ impl Node {
             shards: shards.clone(),
             topology: topology.clone(),
             stopping: CancellationToken::new(),
+            may_own,
         });
         // set once, here
         let _ = asked.place.set(place.clone());
+        let _ = cluster_calls.place.set(place.clone());
         let layout = topology.cluster().layout().map_err(NodeError::Other)?;
         own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
         tasks.spawn(opener.follow());
@@ -266,6 +277,10 @@ impl Node {
             stop.clone(),
         ));
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
+        tasks.spawn(executor::run(place.clone()));
+        tasks.spawn(executor::keep_catalog(place.clone()));
+        tasks.spawn(leaders::run(place.clone()));
+        tasks.spawn(auto::run(place.clone(), config.cluster.clone()));
         let (unwanted_tx, unwanted) = watch::channel(None);
         tasks.spawn(start::say_where(
             place.clone(),
@@ -274,13 +289,21 @@ impl Node {
             unwanted_tx,
         ));
         let metrics = Doors::new().map_err(|e| NodeError::Other(e.to_string()))?;
+        let disk_full = Arc::new(AtomicBool::new(
+            free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
+        ));
+        let ways = Arc::new(Ways::new(catalog.cluster()));
+        let (lines, handed) = Lines::new(shards.clone(), disk_full.clone());
+        let keeper = Keeper::new(lines.clone(), handed, topology.clone(), ways.clone());
+        tasks.spawn(keeper.run(stop.clone()));
         let core = Arc::new(Core {
             shards,
             topology,
             catalog,
-            disk_full: Arc::new(AtomicBool::new(
-                free_bytes(&folder.dir).is_some_and(|free| free < config.limits.disk_free_min),
-            )),
+            place: place.clone(),
+            ways,
+            lines,
+            disk_full,
             watches: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES)),
             endpoints,
             metrics: Arc::new(metrics),
@@ -315,8 +338,11 @@ impl Node {
 
     fn open_doors(mut self, grpc: TcpListener, http: TcpListener) -> Node {
         let (core, doors) = (self.core.clone(), self.doors.clone());
+        let cluster = ClusterService::default();
+        // set once, here
+        let _ = cluster.place.set(self.place.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = serve_grpc(core, grpc, doors).await {
+            if let Err(error) = serve_grpc(core, cluster, grpc, doors).await {
                 tracing::error!(%error, "the gRPC door closed");
             }
         });
@@ -360,6 +386,15 @@ impl Node {
     /// Closes the doors, answers what is in flight, checkpoints and stops.
     pub async fn stop(mut self) {
         self.place.stopping.cancel();
+        // the others hear of it, and take over before the doors close
+        self.place.topology.changed();
+        let kept = leaders::leave(&self.place, LEAVE_WITHIN).await;
+        if kept > 0 {
+            tracing::warn!(
+                kept,
+                "some groups could not be handed over: the others elect"
+            );
+        }
         self.doors.cancel();
         // what is in flight is answered by its own deadline
         let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
@@ -370,6 +405,15 @@ impl Node {
                 if gauge.count() == 0 || tokio::time::timeout_at(deadline, freed).await.is_err() {
                     break;
                 }
+            }
+        }
+        // so is what was handed to other nodes
+        while self.core.lines.count() > 0 {
+            let freed = self.core.lines.freed();
+            if self.core.lines.count() == 0
+                || tokio::time::timeout_at(deadline, freed).await.is_err()
+            {
+                break;
             }
         }
         self.stop.cancel();
@@ -427,17 +471,11 @@ async fn own_what_nobody_else_can(
                 return Err(failure.map_or_else(|| NodeError::Other("stopped".into()), NodeError::Failed));
             }
         }
-        let (applied, up_to) = {
-            // the group's own index: entries without decisions never reach the shard's state
-            let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
-            (applied, shard.duties.state.lock().history_up_to)
-        };
-        if up_to > applied {
+        // the group's own index: entries without decisions never reach the shard's state
+        let applied = shard.group.applied().borrow().map_or(0, |p| p.index);
+        if let Some(why) = shard.machine.beyond_log(applied)? {
             // what is decided from here on would not be written to it
-            history.condemn(format!(
-                "it goes up to entry {up_to} of shard {}, but the log ends at {applied}",
-                shard.number
-            ));
+            history.condemn(why);
             history.sound()?;
         }
     }
@@ -503,6 +541,7 @@ async fn watch_disk(dir: std::path::PathBuf, least: u64, full: Arc<AtomicBool>) 
 
 async fn serve_grpc(
     core: Arc<Core>,
+    cluster: ClusterService,
     listener: TcpListener,
     doors: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -539,6 +578,7 @@ async fn serve_grpc(
         .add_service(signals)
         .add_service(executions)
         .add_service(journeys)
+        .add_service(v1::cluster_server::ClusterServer::new(cluster))
         .serve_with_incoming_shutdown(incoming, doors.cancelled_owned())
         .await?;
     Ok(())

@@ -10,6 +10,7 @@ use crate::place::opener::told_of_rebuild;
 use crate::place::{Place, join, service};
 use sojourn_cluster::transport::dial::Dialer;
 use sojourn_cluster::transport::peers::PeerConfig;
+use sojourn_cluster::transport::tls::PeerTls;
 use sojourn_cluster::{GroupId, Host, OpenError, Role};
 use sojourn_proto::cluster as wire;
 use sojourn_proto::{stored, v1};
@@ -93,6 +94,18 @@ impl Portrait {
     }
 }
 
+/// How nodes speak to one another, as far as the configuration says.
+pub fn peer_config(config: &Config) -> PeerConfig {
+    PeerConfig {
+        tls: config.listen.peer_tls.as_ref().map(|tls| PeerTls {
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            ca: tls.ca.clone(),
+        }),
+        ..PeerConfig::default()
+    }
+}
+
 /// Ways to the nodes that the configuration names.
 pub type Seeds = Vec<(String, Channel)>;
 
@@ -101,7 +114,7 @@ pub type Seeds = Vec<(String, Channel)>;
 /// # Errors
 /// One of them is no address.
 pub fn seeds(config: &Config) -> Result<Seeds, NodeError> {
-    let dialer = Dialer::new(&PeerConfig::default()).map_err(NodeError::Open)?;
+    let dialer = Dialer::new(&peer_config(config)).map_err(NodeError::Open)?;
     let way = |address: &String| {
         let channel = dialer
             .channel_to(address)

@@ -233,7 +233,11 @@ pub(crate) fn write(
     cut.before(&format::encode_cover(&cover))
         .map_err(CheckpointError::History)?;
     let (number, _pin) = pins.reserve(store, group)?;
-    let generation = write_chunks(store, group, number, &mut || Ok(cut.next_chunk()))?;
+    let mut chunks = ChunkWriter::begin(store, group, number)?;
+    while let Some(raw) = cut.next_chunk() {
+        chunks.push(&raw)?;
+    }
+    let generation = chunks.end()?;
     let mut manifest = last.unwrap_or(Manifest {
         cover: None,
         generations: Vec::new(),
@@ -244,43 +248,68 @@ pub(crate) fn write(
     Ok(manifest)
 }
 
-fn write_chunks(
-    store: &dyn CheckpointStore,
+/// Packs chunks and stores them as a generation, a few at a time.
+struct ChunkWriter<'a> {
+    store: &'a dyn CheckpointStore,
     group: GroupId,
-    number: u64,
-    next: &mut dyn FnMut() -> Result<Option<Vec<u8>>, CheckpointError>,
-) -> Result<Generation, CheckpointError> {
-    let mut packer = zstd::bulk::Compressor::new(1)
-        .map_err(|e| CheckpointError::Store(format!("making a compressor: {e}")))?;
-    let mut generation = Generation {
-        number,
-        ..Generation::default()
-    };
-    let mut batch = Vec::with_capacity(BATCH_CHUNKS);
-    loop {
-        let raw = next()?;
-        let ended = raw.is_none();
-        if let Some(raw) = raw {
-            if raw.len() > MAX_CHUNK {
-                return Err(CheckpointError::Machine(format!(
-                    "a chunk has {} bytes, the limit is {MAX_CHUNK}",
-                    raw.len()
-                )));
-            }
-            let stored = pack(&mut packer, &raw);
-            generation.raw_bytes += raw.len() as u64;
-            generation.stored_bytes += stored.len() as u64;
-            generation.crc = crc32c::crc32c_append(generation.crc, &stored);
-            batch.push(stored);
+    packer: zstd::bulk::Compressor<'static>,
+    generation: Generation,
+    batch: Vec<Vec<u8>>,
+}
+
+impl<'a> ChunkWriter<'a> {
+    fn begin(
+        store: &'a dyn CheckpointStore,
+        group: GroupId,
+        number: u64,
+    ) -> Result<Self, CheckpointError> {
+        let packer = zstd::bulk::Compressor::new(1)
+            .map_err(|e| CheckpointError::Store(format!("making a compressor: {e}")))?;
+        Ok(ChunkWriter {
+            store,
+            group,
+            packer,
+            generation: Generation {
+                number,
+                ..Generation::default()
+            },
+            batch: Vec::with_capacity(BATCH_CHUNKS),
+        })
+    }
+
+    fn push(&mut self, raw: &[u8]) -> Result<(), CheckpointError> {
+        if raw.len() > MAX_CHUNK {
+            return Err(CheckpointError::Machine(format!(
+                "a chunk has {} bytes, the limit is {MAX_CHUNK}",
+                raw.len()
+            )));
         }
-        if batch.len() == BATCH_CHUNKS || (ended && !batch.is_empty()) {
-            store.put_chunks(group, number, generation.chunks, &batch)?;
-            generation.chunks += batch.len() as u32;
-            batch.clear();
+        let stored = pack(&mut self.packer, raw);
+        let generation = &mut self.generation;
+        generation.raw_bytes += raw.len() as u64;
+        generation.stored_bytes += stored.len() as u64;
+        generation.crc = crc32c::crc32c_append(generation.crc, &stored);
+        self.batch.push(stored);
+        if self.batch.len() == BATCH_CHUNKS {
+            self.put()?;
         }
-        if ended {
-            return Ok(generation);
+        Ok(())
+    }
+
+    fn put(&mut self) -> Result<(), CheckpointError> {
+        let (number, first) = (self.generation.number, self.generation.chunks);
+        self.store
+            .put_chunks(self.group, number, first, &self.batch)?;
+        self.generation.chunks += self.batch.len() as u32;
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Generation, CheckpointError> {
+        if !self.batch.is_empty() {
+            self.put()?;
         }
+        Ok(self.generation)
     }
 }
 
@@ -381,14 +410,22 @@ pub(crate) fn copy(
     group: GroupId,
     manifest: &Manifest,
 ) -> Result<Manifest, CheckpointError> {
-    let mut chunks = Vec::new();
-    read(from, group, manifest, &mut |raw| {
-        chunks.push(raw.to_vec());
-        Ok(())
-    })?;
     let (number, _pin) = pins.reserve(to, group)?;
-    let mut chunks = chunks.into_iter();
-    let generation = write_chunks(to, group, number, &mut || Ok(chunks.next()))?;
+    let mut chunks = ChunkWriter::begin(to, group, number)?;
+    let mut failed = None;
+    let given = read(from, group, manifest, &mut |raw| {
+        chunks.push(raw).map_err(|error| {
+            let why = error.to_string();
+            failed = Some(error);
+            why
+        })
+    });
+    // What the writer said comes back from the reader as damage, which it is not.
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    given?;
+    let generation = chunks.end()?;
     let copied = Manifest {
         cover: manifest.cover.clone(),
         generations: vec![generation],

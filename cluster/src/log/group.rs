@@ -4,7 +4,7 @@
 
 use super::writer::{Done, LogWriter};
 use super::{MetaKey, Op};
-use crate::error::{Failure, OpenError};
+use crate::error::{Failure, OpenError, todo};
 use crate::format;
 use crate::id::GroupId;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
@@ -84,13 +84,11 @@ impl GroupLog {
         cache_bytes: usize,
     ) -> Result<Self, OpenError> {
         let store = writer.store().clone();
-        let damaged = |what: String| {
-            OpenError::Damaged {
+        let damaged = |what: String| OpenError::Damaged {
             what,
             where_: format!("{} ({group})", store.place()),
             consequence: format!("the log of {group} cannot be continued"),
-            todo: "run `sojourn repair` to see what would be lost, or rejoin the cluster under a new node id".to_owned(),
-        }
+            todo: todo("`sojourn repair` shows what would be lost"),
         };
         let mark = |key: MetaKey| store.meta(group, key);
         let log_id = |key: MetaKey| -> Result<Option<LogId>, OpenError> {

@@ -3,7 +3,7 @@
 //! Knows the layout of raft-engine's files (version 2, not aligned, not recycled) and nothing of what records hold but
 //! which groups and indexes. Never writes, except to cut a torn end.
 
-use crate::error::OpenError;
+use crate::error::{OpenError, todo};
 use crate::id::GroupId;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -279,9 +279,9 @@ pub(crate) fn cut_torn_tail(dir: &Path) -> Result<Vec<TornTail>, OpenError> {
                 where_: format!("before {}", path.display()),
                 consequence: "entries in it may be needed, so this node's replicas stay closed"
                     .to_owned(),
-                todo:
-                    "put the file back, or see with `sojourn repair` what would be lost without it"
-                        .to_owned(),
+                todo: todo(
+                    "put the file back, or see with `sojourn repair` what would be lost without it",
+                ),
             });
         }
     }
@@ -357,7 +357,7 @@ pub(crate) fn damaged(dir: &Path, why: &str) -> OpenError {
             what: format!("the log's files are whole, but they do not fit together ({why})"),
             where_: dir.display().to_string(),
             consequence: "this node's replicas stay closed".to_owned(),
-            todo: "put back missing files, or restore the folder from a copy; with peers, rejoin under a new node id".to_owned(),
+            todo: todo("put back missing files, or restore the folder from a copy"),
         },
     }
 }
@@ -372,9 +372,10 @@ fn file_damaged(scan: &FileScan) -> OpenError {
     OpenError::Damaged {
         what: format!("a damaged record in the log{behind}"),
         where_: format!("{}, offset {}", scan.path.display(), scan.good_bytes),
-        consequence: "what was acknowledged after it cannot be read, so this node's replicas stay closed".to_owned(),
-        todo: "`sojourn repair` shows what would be lost and can cut the log there; with peers, rejoin under a new node id instead"
-            .to_owned(),
+        consequence:
+            "what was acknowledged after it cannot be read, so this node's replicas stay closed"
+                .to_owned(),
+        todo: todo("`sojourn repair` shows what would be lost and can cut the log there"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything that waits is bounded, and what nobody waits for any more is not sent. A link does not know what it
 //! carries.
 
-use super::dial::Dialer;
+use super::dial::{Dialer, said};
 use super::peers::{Greeting, PeerConfig};
 use super::{FrameBody, PeerFigures, TransportError};
 use crate::id::{GroupId, NodeId};
@@ -360,12 +360,12 @@ async fn session(
         let mut answers = client
             .carry(ReceiverStream::new(rx))
             .await
-            .map_err(|e| format!("{address} refused: {}", e.message()))?
+            .map_err(|e| format!("{address} refused: {}", said(&e)))?
             .into_inner();
         let first = answers
             .message()
             .await
-            .map_err(|e| format!("{address} refused: {}", e.message()))?;
+            .map_err(|e| format!("{address} refused: {}", said(&e)))?;
         Greeting::check(first.and_then(|m| m.hello).as_ref(), cfg, Some(link.to))
             .map_err(|why| format!("{address}: {why}"))?;
         Ok::<_, String>((tx, answers))
@@ -407,7 +407,7 @@ async fn session(
             match answers.message().await {
                 Ok(Some(message)) => link.answered(message.frames),
                 Ok(None) => return "the other node has ended the stream".to_owned(),
-                Err(status) => return format!("the stream broke: {}", status.message()),
+                Err(status) => return format!("the stream broke: {}", said(&status)),
             }
         }
     };

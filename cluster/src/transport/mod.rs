@@ -7,7 +7,10 @@ pub mod dial;
 mod incoming;
 mod link;
 pub mod peers;
+mod probe;
 mod server;
+pub mod tls;
+mod wire;
 
 use crate::id::{GroupId, NodeId};
 use futures::future::BoxFuture;
@@ -138,6 +141,8 @@ pub struct TransportFigures {
     pub strangers: u64,
     /// Questions of other nodes that were answered.
     pub answered: u64,
+    /// How the certificates are; `None` without TLS.
+    pub tls: Option<tls::TlsFigures>,
 }
 
 /// The way to one node.

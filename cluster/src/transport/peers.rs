@@ -2,10 +2,11 @@
 //!
 //! Knows the cluster's id and an address book that may change at any time; does not know who belongs to which group.
 
-use super::dial::{AddressError, Dialer};
+use super::dial::{AddressError, Dialer, said};
 use super::incoming::Incoming;
 use super::link::{self, Book, Link};
 use super::server::Server;
+use super::tls::PeerTls;
 use super::{
     FrameBody, SNAPSHOT_PARTS, Serve, SnapshotOut, Transport, TransportError, TransportFigures,
 };
@@ -59,6 +60,8 @@ pub struct PeerConfig {
     pub retry_min: Duration,
     /// The longest. 250 ms: a node that comes back must hear of its leader before it stands for election.
     pub retry_max: Duration,
+    /// TLS in both directions, on every connection; `None` for none.
+    pub tls: Option<PeerTls>,
     /// An idle connection is tested this often, and given up when nothing comes back for as long. 2 s.
     pub keep_alive: Duration,
 }
@@ -79,6 +82,7 @@ impl Default for PeerConfig {
             connect_within: Duration::from_secs(1),
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(250),
+            tls: None,
             keep_alive: Duration::from_secs(2),
         }
     }
@@ -218,7 +222,7 @@ impl PeerTransport {
     /// Listens. Nothing is answered before a host is opened with it. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Settings that make no sense; an address that cannot be had.
+    /// Settings that make no sense; certificates that cannot be used; an address that cannot be had.
     pub async fn bind(cfg: PeerConfig) -> Result<Arc<PeerTransport>, OpenError> {
         cfg.check()?;
         let bound = TcpListener::bind(cfg.listen).await;
@@ -230,7 +234,7 @@ impl PeerTransport {
     /// before it is given its id.
     ///
     /// # Errors
-    /// Settings that make no sense; a socket that is none any more.
+    /// Settings that make no sense; certificates that cannot be used; a socket that is none any more.
     pub fn on(cfg: PeerConfig, listener: TcpListener) -> Result<Arc<PeerTransport>, OpenError> {
         cfg.check()?;
         let address = listener.local_addr();
@@ -407,7 +411,7 @@ impl Transport for PeerTransport {
                     }
                 };
                 let listen = async {
-                    let broken = |e: tonic::Status| unreachable_by(to, e.message());
+                    let broken = |e: tonic::Status| unreachable_by(to, &said(&e));
                     let mut stream = match client.give_snapshot(ReceiverStream::new(sent)).await {
                         Ok(stream) => stream.into_inner(),
                         Err(e) => return drop(tell.send(Err(broken(e))).await),
@@ -464,6 +468,7 @@ impl Transport for PeerTransport {
             incoming: counts.incoming,
             strangers: counts.strangers,
             answered: counts.answered,
+            tls: self.shared.dialer.keys().map(|keys| keys.figures()),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::common::{Ledger, SHARD, machine, soon, until};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sojourn_cluster::transport::peers::{PeerConfig, PeerTransport};
+use sojourn_cluster::transport::tls::PeerTls;
 use sojourn_cluster::{
     EntryKind, Group, Host, HostConfig, Machine, NodeId, Position, ProposeError, Proposed, Role,
 };
@@ -49,6 +50,8 @@ pub struct World {
     parts: BTreeMap<NodeId, Part>,
     /// The piece of history that each node started from now on refuses, once.
     pub refuse: u64,
+    /// With what TLS nodes are started from now on.
+    pub tls: Option<PeerTls>,
     /// Changes a node's settings before it opens.
     pub settings: fn(&mut HostConfig),
 }
@@ -70,6 +73,7 @@ impl World {
             wires: Wires::default(),
             parts: BTreeMap::new(),
             refuse: u64::MAX,
+            tls: None,
             settings: |_| {},
         }
     }
@@ -131,10 +135,12 @@ impl World {
             book.push((*other, self.wires.between(id, *other).await.to_string()));
         }
         let given: Arc<dyn Machine> = keeper.clone();
+        let peers = PeerConfig {
+            tls: self.tls.clone(),
+            ..peer_config(id)
+        };
         let opened = runtime.spawn(async move {
-            let transport = PeerTransport::bind(peer_config(id))
-                .await
-                .expect("it listens");
+            let transport = PeerTransport::bind(peers).await.expect("it listens");
             for (node, address) in book {
                 transport.set_address(node, Some(address));
             }

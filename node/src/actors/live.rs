@@ -2,7 +2,7 @@
 
 use super::customer::CustomerActor;
 use super::shard::ShardMsg;
-use super::{Answer, Ask, CustomerKey, Gauge, Permit, Reply, Request};
+use super::{Answer, Ask, CustomerKey, Gauge, Permit, Refusal, Reply, Request};
 use crate::limits;
 use crate::shard::proposer::Proposal;
 use parking_lot::Mutex;
@@ -113,6 +113,22 @@ struct Inner {
     session: Option<Arc<Session>>,
     customers: HashMap<CustomerKey, Entry, ByHash>,
     by_actor: HashMap<ActorId, CustomerKey>,
+    /// Customers of earlier terms of office of whom something was under way when that ended.
+    left: HashMap<CustomerKey, Arc<Gauge>, ByHash>,
+}
+
+impl Inner {
+    /// Whether something of a customer is still under way from an earlier term of office: nothing may overtake it.
+    fn is_left_behind(&mut self, customer: &CustomerKey) -> bool {
+        if self.left.is_empty() {
+            return false;
+        }
+        let busy = self.left.get(customer).is_some_and(|g| g.count() > 0);
+        if !busy {
+            self.left.remove(customer);
+        }
+        busy
+    }
 }
 
 impl Live {
@@ -128,8 +144,14 @@ impl Live {
     /// Begins or ends a term of office. Customers of the one before are forgotten; their actors stop with the shard's.
     pub fn set_session(&self, session: Option<Arc<Session>>) {
         let mut inner = self.inner.lock();
-        let old = std::mem::take(&mut *inner);
+        let mut old = std::mem::take(&mut *inner);
         inner.session = session;
+        inner.left = std::mem::take(&mut old.left);
+        inner.left.retain(|_, gauge| gauge.count() > 0);
+        let busy = old.customers.iter().filter(|(_, e)| e.gauge.count() > 0);
+        for (customer, entry) in busy {
+            inner.left.insert(customer.clone(), entry.gauge.clone());
+        }
         drop(inner);
         for (_, entry) in old.customers {
             if let State::Waking(requests) = entry.state {
@@ -152,7 +174,7 @@ impl Live {
         customer: CustomerKey,
         ask: Arc<Ask>,
         reply: Reply,
-    ) -> Result<(), (Reply, Answer)> {
+    ) -> Result<(), Refusal> {
         self.send(customer, ask, reply, true)
     }
 
@@ -162,7 +184,7 @@ impl Live {
         customer: CustomerKey,
         ask: Arc<Ask>,
         reply: Reply,
-    ) -> Result<(), (Reply, Answer)> {
+    ) -> Result<(), Refusal> {
         self.send(customer, ask, reply, false)
     }
 
@@ -172,11 +194,20 @@ impl Live {
         ask: Arc<Ask>,
         reply: Reply,
         counted: bool,
-    ) -> Result<(), (Reply, Answer)> {
+    ) -> Result<(), Refusal> {
+        let refusal = |customer, reply, answer| Refusal {
+            customer,
+            ask: ask.clone(),
+            reply,
+            answer,
+        };
         let mut inner = self.inner.lock();
         let Some(session) = inner.session.clone() else {
-            return Err((reply, Answer::NotOwner));
+            return Err(refusal(customer, reply, Answer::NotOwner));
         };
+        if counted && inner.is_left_behind(&customer) {
+            return Err(refusal(customer, reply, Answer::NotOwner));
+        }
         let known = inner.customers.get(&customer);
         let gauge = known.map_or_else(Arc::default, |e| e.gauge.clone());
         let permit = if counted {
@@ -184,7 +215,8 @@ impl Live {
                 Ok(permit) => Some(permit),
                 Err(cause) => {
                     let retry_after = Duration::from_millis(20);
-                    return Err((reply, Answer::Overloaded { cause, retry_after }));
+                    let answer = Answer::Overloaded { cause, retry_after };
+                    return Err(refusal(customer, reply, answer));
                 }
             }
         } else {
@@ -198,6 +230,11 @@ impl Live {
         };
         self.pass(&mut inner, &session, gauge, request);
         Ok(())
+    }
+
+    /// Whether something of a customer is still under way from an earlier term of office of this node.
+    pub fn is_left_behind(&self, customer: &CustomerKey) -> bool {
+        self.inner.lock().is_left_behind(customer)
     }
 
     /// Decides a request again that was ignored.

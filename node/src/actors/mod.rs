@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Which execution, within one customer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,10 +152,44 @@ pub enum Answer {
     },
     /// Our bug; says where.
     Internal(String),
+    /// What another node answered instead of a receipt, as it said it.
+    Told(v1::ItemError),
+}
+
+/// A request that was not taken: known not to be proposed.
+pub struct Refusal {
+    /// The customer.
+    pub customer: CustomerKey,
+    /// What was asked.
+    pub ask: Arc<Ask>,
+    /// Who is to be answered.
+    pub reply: Reply,
+    /// Why it was not taken.
+    pub answer: Answer,
+}
+
+/// Takes requests back that turn out not to be proposed, though they were taken: their shard has another owner now.
+pub trait TakeBack: Send + Sync {
+    /// The request, and what it was handed over with.
+    fn take_back(&self, request: Refusal, number: u64, until: Instant);
+}
+
+/// To whom a request goes back.
+#[derive(Clone)]
+pub struct Back {
+    /// Whoever takes it.
+    pub to: Arc<dyn TakeBack>,
+    /// Its place in the order of what came through the door.
+    pub number: u64,
+    /// Until when it can wait for an owner.
+    pub until: Instant,
 }
 
 /// Where an answer goes. One that is dropped unanswered (an actor stopped) answers *unknown* by itself.
-pub struct Reply(Option<ReplyTo>);
+pub struct Reply {
+    to: Option<ReplyTo>,
+    back: Option<Back>,
+}
 
 enum ReplyTo {
     Once(oneshot::Sender<Answer>),
@@ -169,7 +204,14 @@ enum ReplyTo {
 impl Reply {
     /// To one who waits.
     pub fn once(tx: oneshot::Sender<Answer>) -> Reply {
-        Reply(Some(ReplyTo::Once(tx)))
+        Reply::to(ReplyTo::Once(tx))
+    }
+
+    fn to(to: ReplyTo) -> Reply {
+        Reply {
+            to: Some(to),
+            back: None,
+        }
     }
 
     /// To a stream, under the client's number; `place` is the room that the signal takes in the stream's window.
@@ -178,12 +220,31 @@ impl Reply {
         tx: mpsc::UnboundedSender<(u64, Answer)>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Reply {
-        Reply(Some(ReplyTo::Stream(number, tx, place)))
+        Reply::to(ReplyTo::Stream(number, tx, place))
     }
 
     /// To nobody.
     pub fn nobody() -> Reply {
-        Reply(None)
+        Reply {
+            to: None,
+            back: None,
+        }
+    }
+
+    /// The same, for a request that goes back instead of being answered that there is another owner.
+    pub fn returning(mut self, back: Option<Back>) -> Reply {
+        self.back = back;
+        self
+    }
+
+    /// Whether it is one of several that wait for their turn rather than be refused.
+    pub fn waits_its_turn(&self) -> bool {
+        matches!(self.to, Some(ReplyTo::Stream(..)))
+    }
+
+    /// Answers nothing: somebody else does.
+    pub fn withdraw(mut self) {
+        self.to = None;
     }
 
     /// Gives an answer to a request that was not taken.
@@ -192,7 +253,7 @@ impl Reply {
     }
 
     fn give_once(&mut self, answer: Answer) {
-        match self.0.take() {
+        match self.to.take() {
             // whoever asked may be gone
             Some(ReplyTo::Once(tx)) => drop(tx.send(answer)),
             Some(ReplyTo::Stream(number, tx, _place)) => drop(tx.send((number, answer))),
@@ -212,6 +273,24 @@ impl Drop for Reply {
 impl Request {
     /// Gives the answer and lets the permit go.
     pub fn answer(mut self, answer: Answer) {
+        if matches!(answer, Answer::NotOwner)
+            && let Some(Back { to, number, until }) = self.reply.back.take()
+        {
+            drop(self.permit.take());
+            let Request {
+                customer,
+                ask,
+                reply,
+                ..
+            } = self;
+            let request = Refusal {
+                customer,
+                ask,
+                reply,
+                answer,
+            };
+            return to.take_back(request, number, until);
+        }
         self.reply.give_once(answer);
     }
 

@@ -238,7 +238,7 @@ impl Machine for CatalogMachine {
     }
 
     fn restore_begin(&self) {
-        *self.state.lock() = CatalogState::default();
+        // what there is stays until the other is whole: views are built of it
         self.restoring.lock().clear();
     }
 

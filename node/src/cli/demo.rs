@@ -1,8 +1,7 @@
 //! `demo`: the main job in one command, through the public doors.
 
-use super::run::{client, say, start, temporary, until_stopped};
+use super::run::{Local, client, say, temporary};
 use super::{DemoArgs, ServerExit, load_with};
-use crate::node::Node;
 use sojourn_client::cli::{Exit, Say, Standalone};
 use sojourn_client::{Client, Outcome, Signal};
 use std::time::Duration;
@@ -21,24 +20,27 @@ pub async fn demo(args: DemoArgs) -> ServerExit {
         Ok(temporary) => temporary,
         Err(exit) => return exit,
     };
-    let node = match start(&config).await {
-        Ok(node) => node,
+    let local = match Local::start(&config, args.nodes).await {
+        Ok(local) => local,
         Err(exit) => return exit,
     };
-    eprintln!(
-        "a node runs: gRPC on {}, HTTP on {}\n",
-        node.grpc, node.http
-    );
-    if let Err(why) = story(&node).await {
+    match &local {
+        Local::One(node) => eprintln!(
+            "a node runs: gRPC on {}, HTTP on {}\n",
+            node.grpc, node.http
+        ),
+        Local::Several(_) => eprintln!("{} nodes run and share the shards\n", args.nodes),
+    }
+    let server = local.server();
+    if let Err(why) = story(&server).await {
         eprintln!("error: the demo failed: {why}");
-        node.stop().await;
+        local.stop().await;
         return ServerExit::No;
     }
     if args.once {
-        node.stop().await;
+        local.stop().await;
         return ServerExit::Done;
     }
-    let server = format!("http://{}", node.grpc);
     let at = if server.ends_with(":7410") {
         String::new()
     } else {
@@ -51,14 +53,13 @@ pub async fn demo(args: DemoArgs) -> ServerExit {
          sojourn{at} execution list --journey welcome\n  \
          sojourn{at} journey graph welcome\nCtrl-C stops it"
     );
-    let exit = until_stopped(node).await;
+    let exit = local.until_stopped().await;
     drop(temporary);
     exit
 }
 
-async fn story(node: &Node) -> Result<(), String> {
-    let client = client(node).await?;
-    let server = format!("http://{}", node.grpc);
+async fn story(server: &str) -> Result<(), String> {
+    let client = client(server).await?;
     say("== a journey is published ==");
     let published = client
         .publish(JOURNEY, "demo")

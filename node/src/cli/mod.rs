@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod repair;
 pub mod run;
+pub mod several;
 
 use crate::config::{Config, Flags};
 use std::path::PathBuf;
@@ -12,6 +13,9 @@ use std::path::PathBuf;
 pub struct DevArgs {
     #[command(flatten)]
     flags: Flags,
+    /// How many nodes, each a process of its own; their ports are 10 apart
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: u16,
     /// Publish these journeys at the start
     #[arg(long = "journey", value_name = "FILE")]
     journeys: Vec<PathBuf>,
@@ -40,6 +44,9 @@ pub struct ServeArgs {
     /// What fails together with this node: replicas are kept in different zones
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Stop when the standard input ends: for who starts nodes and may die
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
     /// Check the configuration, print it, and stop
     #[arg(long)]
     check: bool,
@@ -50,6 +57,9 @@ pub struct ServeArgs {
 pub struct DemoArgs {
     #[command(flatten)]
     flags: Flags,
+    /// How many nodes, each a process of its own; their ports are 10 apart
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: u16,
     /// Stop after the story instead of leaving the server running
     #[arg(long)]
     once: bool,

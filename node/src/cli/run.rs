@@ -1,5 +1,6 @@
 //! `dev` and `serve`: a node until it is told to stop.
 
+use super::several::Several;
 use super::{DevArgs, ServeArgs, ServerExit, load_with};
 use crate::config::Config;
 use crate::node::{Node, NodeError};
@@ -16,6 +17,7 @@ pub async fn serve(args: ServeArgs) -> ServerExit {
         advertise,
         name,
         zone,
+        end_with_stdin,
         check,
     } = args;
     let config = load_with(config.as_deref(), &flags, |config| {
@@ -61,7 +63,7 @@ pub async fn serve(args: ServeArgs) -> ServerExit {
         "node {} of cluster {}, for other nodes on {}",
         node.id, node.cluster, node.peer
     );
-    until_stopped(node).await
+    until_stopped(node, end_with_stdin).await
 }
 
 /// Runs `dev`.
@@ -74,11 +76,13 @@ pub async fn dev(args: DevArgs) -> ServerExit {
         Ok(temporary) => temporary,
         Err(exit) => return exit,
     };
-    let node = match start(&config).await {
-        Ok(node) => node,
+    let local = match Local::start(&config, args.nodes).await {
+        Ok(local) => local,
         Err(exit) => return exit,
     };
-    eprintln!("sojourn dev: gRPC on {}, HTTP on {}", node.grpc, node.http);
+    if let Local::One(node) = &local {
+        eprintln!("sojourn dev: gRPC on {}, HTTP on {}", node.grpc, node.http);
+    }
     eprintln!(
         "data in {}{}",
         config.data.dir.display(),
@@ -89,13 +93,13 @@ pub async fn dev(args: DevArgs) -> ServerExit {
         }
     );
     for file in &args.journeys {
-        if let Err(why) = publish(&node, file).await {
+        if let Err(why) = publish(&local.server(), file).await {
             eprintln!("error: {}: {why}", file.display());
-            node.stop().await;
+            local.stop().await;
             return ServerExit::No;
         }
     }
-    let server = format!("http://{}", node.grpc);
+    let server = local.server();
     let at = if server.ends_with(":7410") {
         String::new()
     } else {
@@ -109,9 +113,89 @@ pub async fn dev(args: DevArgs) -> ServerExit {
          sojourn{at} execution why --customer email=ada@example.com --journey welcome\n  \
          sojourn{at} journey report welcome\nCtrl-C stops it"
     );
-    let exit = until_stopped(node).await;
+    let exit = local.until_stopped().await;
     drop(temporary);
     exit
+}
+
+/// One node in this process, or several of their own.
+pub(super) enum Local {
+    /// One.
+    One(Box<Node>),
+    /// Several.
+    Several(Several),
+}
+
+impl Local {
+    /// Starts so many nodes.
+    pub(super) async fn start(config: &Config, nodes: u16) -> Result<Local, ServerExit> {
+        if nodes == 1 {
+            return start(config).await.map(|node| Local::One(Box::new(node)));
+        }
+        match Several::start(config, nodes).await {
+            Ok(several) => Ok(Local::Several(several)),
+            Err(why) => {
+                eprintln!("error: {why}");
+                Err(ServerExit::No)
+            }
+        }
+    }
+
+    /// Where clients reach it.
+    pub(super) fn server(&self) -> String {
+        match self {
+            Local::One(node) => format!("http://{}", node.grpc),
+            Local::Several(several) => format!("http://{}", several.grpc),
+        }
+    }
+
+    /// Stops it.
+    pub(super) async fn stop(self) {
+        match self {
+            Local::One(node) => node.stop().await,
+            Local::Several(several) => several.stop().await,
+        }
+    }
+
+    /// Serves until Ctrl-C, SIGTERM, or a failure that it cannot survive.
+    pub(super) async fn until_stopped(self) -> ServerExit {
+        match self {
+            Local::One(node) => until_stopped(*node, false).await,
+            Local::Several(mut several) => {
+                several.watch(told_to_stop()).await;
+                eprintln!("stopping");
+                several.stop().await;
+                ServerExit::Done
+            }
+        }
+    }
+}
+
+/// Waits until the standard input has ended.
+async fn end_of_stdin() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // a thread that nobody waits for: it may read for ever
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = tell.send(());
+    });
+    let _ = told.await;
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn told_to_stop() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
 }
 
 /// A temporary data folder, unless one was named.
@@ -134,9 +218,9 @@ pub(super) fn temporary(
     }
 }
 
-async fn publish(node: &Node, file: &Path) -> Result<(), String> {
+async fn publish(server: &str, file: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
-    let client = client(node).await?;
+    let client = client(server).await?;
     let published = client
         .publish(&text, "dev")
         .await
@@ -148,11 +232,9 @@ async fn publish(node: &Node, file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A client of this very node, through its public door.
-pub(super) async fn client(node: &Node) -> Result<Client, String> {
-    Client::connect(&format!("http://{}", node.grpc))
-        .await
-        .map_err(|e| e.to_string())
+/// A client, through the public door.
+pub(super) async fn client(server: &str) -> Result<Client, String> {
+    Client::connect(server).await.map_err(|e| e.to_string())
 }
 
 /// Starts a node, or says why not.
@@ -174,23 +256,15 @@ fn exit_of(error: &NodeError) -> ServerExit {
 }
 
 /// Serves until Ctrl-C, SIGTERM, or a failure that the node cannot survive.
-pub(super) async fn until_stopped(node: Node) -> ServerExit {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
+async fn until_stopped(node: Node, end_with_stdin: bool) -> ServerExit {
     tokio::select! {
         error = node.failed() => {
             eprintln!("error: {error}");
             // nothing more may be written or acknowledged
             return exit_of(&error);
         }
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
+        () = told_to_stop() => {}
+        () = end_of_stdin(), if end_with_stdin => {}
     }
     eprintln!("stopping");
     node.stop().await;

@@ -8,7 +8,7 @@ use super::endpoints::Endpoints;
 use super::gate::Gate;
 use super::lanes::{Entered, Lanes, lane_of};
 use crate::actors::live::Live;
-use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey, Reply};
+use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey, Refusal, Reply};
 use crate::clock;
 use crate::shard::customer::{CustomerState, Slot};
 use crate::shard::owner::Duties;
@@ -396,7 +396,9 @@ impl Agenda {
         let customer = sent.customer.clone();
         self.sent.insert(token, sent);
         let reply = Reply::stream(token, self.answers.clone(), None);
-        if let Err((reply, answer)) = self.live.submit_inner(customer, Arc::new(ask), reply) {
+        if let Err(Refusal { reply, answer, .. }) =
+            self.live.submit_inner(customer, Arc::new(ask), reply)
+        {
             reply.give(answer);
         }
     }
@@ -423,6 +425,7 @@ impl Agenda {
                 Answer::Receipt(_) => "nothing to decide",
                 Answer::Refused(why) | Answer::NotFound(why) => why,
                 Answer::Unknown(why) | Answer::Internal(why) => why,
+                Answer::Told(error) => &error.message,
                 Answer::NotOwner | Answer::Overloaded { .. } => "the shard is busy or closing",
             };
             tracing::debug!(

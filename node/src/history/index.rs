@@ -7,7 +7,7 @@
 
 use super::fault::Damaged;
 use super::store::{Store, be32, be64};
-use super::waiting::{Batch, Note, RunKey};
+use super::waiting::{Batch, Place, RunKey};
 use bytes::{BufMut, Bytes};
 use fjall::OwnedWriteBatch;
 use prost::Message;
@@ -15,7 +15,7 @@ use sojourn_journey::time::{Span, Time};
 use sojourn_proto::stored;
 
 /// One format byte stands before each value of `ended` and `unmatched`; packed customers bring their own.
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 1;
 
 /// Unmatched signals that are stored together.
 const UNMATCHED_TOGETHER: usize = 512;
@@ -24,8 +24,15 @@ const UNMATCHED_TOGETHER: usize = 512;
 const EXPIRE: usize = 64;
 
 impl Store {
-    /// Puts what a checkpoint took into its batch. `at`: the shard's last `at`.
-    pub(super) fn index(&self, batch: &mut OwnedWriteBatch, shard: u16, at: i64, taken: &Batch) {
+    /// Puts what a checkpoint took into its batch. `at`: the shard's last `at`; unmatched signals up to log index `has`
+    /// are there already.
+    pub(super) fn index(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        shard: u16,
+        (at, has): (i64, u64),
+        taken: &Batch,
+    ) {
         for (key, bytes) in &taken.ended {
             let mut value = Vec::with_capacity(1 + bytes.len());
             value.push(FORMAT);
@@ -39,14 +46,16 @@ impl Store {
                 None => batch.remove(&self.away, key),
             }
         }
-        for notes in taken.unmatched.chunks(UNMATCHED_TOGETHER) {
+        let new = taken.unmatched.partition_point(|n| n.index <= has);
+        for notes in taken.unmatched[new..].chunks(UNMATCHED_TOGETHER) {
             let Some(first) = notes.first() else { continue };
             let key = unmatched_key(shard, (first.index, first.sub));
-            batch.insert(&self.unmatched, key, joined(at, notes));
+            let value = join_unmatched(at, notes.iter().map(|n| &n.bytes));
+            batch.insert(&self.unmatched, key, value);
         }
     }
 
-    /// The executions that ended, from one key to another, so many at most.
+    /// The executions that ended with log index `last` or before, from one key to another, so many at most.
     ///
     /// # Errors
     /// They cannot be read.
@@ -56,6 +65,7 @@ impl Store {
         from: RunKey,
         to: RunKey,
         at_most: usize,
+        last: u64,
     ) -> Result<Vec<(RunKey, stored::EndedExecution)>, Damaged> {
         let mut all = Vec::new();
         let range = ended_key(shard, from)..=ended_key(shard, to);
@@ -67,7 +77,10 @@ impl Store {
                 values.next().map(fjall::Guard::into_inner).transpose()
             })?;
             let Some((key, value)) = next else { break };
-            all.push((self.run_of(&key)?, self.decode(&value, 0)?));
+            let ended: stored::EndedExecution = self.decode(&value, 0)?;
+            if ended.index <= last {
+                all.push((self.run_of(&key)?, ended));
+            }
         }
         Ok(all)
     }
@@ -170,7 +183,7 @@ impl Store {
             .ok_or_else(|| self.damaged(format!("a key of {} bytes", key.len())))
     }
 
-    fn run_of(&self, key: &[u8]) -> Result<RunKey, Damaged> {
+    pub(super) fn run_of(&self, key: &[u8]) -> Result<RunKey, Damaged> {
         match (key.get(2..10), key.get(10..18), key.get(18..22)) {
             (Some(customer), Some(slot), Some(run)) => Ok((be64(customer), be64(slot), be32(run))),
             _ => Err(self.damaged(format!("a key of {} bytes", key.len()))),
@@ -178,7 +191,11 @@ impl Store {
     }
 
     /// Decodes what stands behind the format byte and `skip` more.
-    fn decode<M: Message + Default>(&self, value: &[u8], skip: usize) -> Result<M, Damaged> {
+    pub(super) fn decode<M: Message + Default>(
+        &self,
+        value: &[u8],
+        skip: usize,
+    ) -> Result<M, Damaged> {
         match value.split_first() {
             Some((&FORMAT, rest)) => M::decode(rest.get(skip..).unwrap_or_default())
                 .map_err(|e| self.damaged(e.to_string())),
@@ -190,22 +207,52 @@ impl Store {
     }
 }
 
-/// Notes as the repeated field number 1 of a message, behind the format byte and the time of the newest.
-fn joined(at: i64, notes: &[Note]) -> Vec<u8> {
+/// Encoded unmatched signals as the repeated field number 1 of a message, behind the format byte and the time of the
+/// newest.
+pub(super) fn join_unmatched<'a>(
+    at: i64,
+    signals: impl Iterator<Item = &'a Bytes> + Clone,
+) -> Vec<u8> {
     use prost::encoding::{WireType, encode_key, encode_varint};
-    let bytes: usize = notes.iter().map(|n| n.bytes.len() + 6).sum();
+    let bytes: usize = signals.clone().map(|s| s.len() + 6).sum();
     let mut out = Vec::with_capacity(9 + bytes);
     out.push(FORMAT);
     out.put_i64(at);
-    for note in notes {
+    for signal in signals {
         encode_key(1, WireType::LengthDelimited, &mut out);
-        encode_varint(note.bytes.len() as u64, &mut out);
-        out.extend_from_slice(&note.bytes);
+        encode_varint(signal.len() as u64, &mut out);
+        out.extend_from_slice(signal);
     }
     out
 }
 
-fn ended_key(shard: u16, (customer, slot, run): RunKey) -> [u8; 22] {
+/// The unmatched signals of a value as they are encoded, and the time before them.
+pub(super) fn split_unmatched(value: &[u8]) -> Result<(i64, Vec<Bytes>), String> {
+    #[derive(Clone, PartialEq, Message)]
+    struct Encoded {
+        #[prost(bytes = "bytes", repeated, tag = "1")]
+        signals: Vec<Bytes>,
+    }
+    match (value.first(), value.get(1..9), value.get(9..)) {
+        (Some(&FORMAT), Some(at), Some(rest)) => {
+            let all = Encoded::decode(Bytes::copy_from_slice(rest)).map_err(|e| e.to_string())?;
+            Ok((be64(at).cast_signed(), all.signals))
+        }
+        (format, ..) => Err(format!(
+            "found format {format:?} in {} bytes, this version reads {FORMAT}",
+            value.len()
+        )),
+    }
+}
+
+/// Where an encoded unmatched signal stands.
+pub(super) fn place_of(signal: &Bytes) -> Result<Place, String> {
+    let signal = stored::UnmatchedSignal::decode(signal.clone())
+        .map_err(|e| format!("an unmatched signal cannot be decoded: {e}"))?;
+    Ok((signal.index, signal.sub))
+}
+
+pub(super) fn ended_key(shard: u16, (customer, slot, run): RunKey) -> [u8; 22] {
     let mut key = [0u8; 22];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..10].copy_from_slice(&customer.to_be_bytes());
@@ -214,14 +261,14 @@ fn ended_key(shard: u16, (customer, slot, run): RunKey) -> [u8; 22] {
     key
 }
 
-fn away_key(shard: u16, customer: u64) -> [u8; 10] {
+pub(super) fn away_key(shard: u16, customer: u64) -> [u8; 10] {
     let mut key = [0u8; 10];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..].copy_from_slice(&customer.to_be_bytes());
     key
 }
 
-fn unmatched_key(shard: u16, (index, sub): (u64, u32)) -> [u8; 14] {
+pub(super) fn unmatched_key(shard: u16, (index, sub): (u64, u32)) -> [u8; 14] {
     let mut key = [0u8; 14];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..10].copy_from_slice(&index.to_be_bytes());

@@ -5,8 +5,13 @@
 //! already; reads see both. Knows nothing of what a record means.
 
 pub mod fault;
+pub mod give;
 pub mod index;
+#[cfg(test)]
+mod moved;
+mod piece;
 pub mod store;
+pub mod take;
 #[cfg(test)]
 mod tests;
 pub mod waiting;
@@ -24,6 +29,15 @@ pub struct Keep {
     pub window: Span,
     /// Bytes on disk of all shards together.
     pub bytes: u64,
+}
+
+impl Keep {
+    /// The days of which receipts are kept now; tomorrow is among them, for whoever's clock is a little ahead.
+    pub fn days(&self, now: Time) -> std::ops::RangeInclusive<u32> {
+        let window = u32::try_from(self.window.0 / DAY.0).unwrap_or(u32::MAX);
+        let today = day_of(now);
+        today.saturating_sub(window.saturating_add(1))..=today.saturating_add(1)
+    }
 }
 
 /// The number of a day, from the epoch on.

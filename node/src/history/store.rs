@@ -1,34 +1,38 @@
 //! The history on disk: one fjall database per node, keys prefixed by shard.
 //!
-//! `records`: shard u16 | customer hash u64 | first log index u64 -> `stored::Records`, those of one customer
+//! `records`: shard u16 | customer hash u64 | first log index u64 -> `stored::PackedRecords`, those of one customer
 //! between two checkpoints. `receipts-<day>`: shard u16 | id hash 16 bytes -> log index u64 | place u32; a keyspace
-//! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`. `catalog`:
-//! the catalog's last checkpoint once more. The others stand in [`super::index`].
+//! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`; for what else stands there see
+//! [`super::take`]. `catalog`: the catalog's last checkpoint once more. The others stand in [`super::index`].
 
 use super::fault::{Damaged, Faults, listed, precheck};
+use super::take::Desk;
 use super::waiting::{Batch, Place, Receipts};
-use super::{DAY, Keep, Record, day_of};
+use super::{Keep, Record};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_cluster::Failure;
 use sojourn_journey::time::Time;
 use sojourn_proto::stored;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// History of all shards of this node.
 pub struct Store {
     pub(super) db: Database,
-    records: Keyspace,
-    marks: Keyspace,
+    pub(super) records: Keyspace,
+    pub(super) marks: Keyspace,
     catalog: Keyspace,
     pub(super) ended: Keyspace,
     pub(super) away: Keyspace,
     pub(super) unmatched: Keyspace,
-    days: Mutex<BTreeMap<u32, Keyspace>>,
+    pub(super) days: Mutex<BTreeMap<u32, Keyspace>>,
+    /// One a shard, made when it is first asked for.
+    pub(super) desks: Mutex<HashMap<u16, Arc<Mutex<Desk>>>>,
     /// The names of all keyspaces, as they stand in the list on disk.
     names: Mutex<BTreeSet<String>>,
     shortened: AtomicU64,
@@ -117,6 +121,7 @@ impl Store {
             away,
             unmatched,
             days: Mutex::new(days),
+            desks: Mutex::default(),
             names: Mutex::new(names),
             shortened: AtomicU64::new(0),
             faults,
@@ -143,7 +148,7 @@ impl Store {
     }
 
     /// Writes one checkpoint's worth: the receipt index, then records, indexes and mark in one atomic batch, then a
-    /// sync.
+    /// sync. What another node gave already is not written again; a mark never goes back.
     ///
     /// # Errors
     /// Refused by the file system, or condemned. What was written is not known then, and nothing more is taken.
@@ -155,9 +160,19 @@ impl Store {
         mark: &stored::HistoryMark,
     ) -> Result<(), Damaged> {
         self.sound()?;
+        let desk = self.desk(shard);
+        let mut desk = desk.lock();
+        self.ready(shard, &mut desk)?;
+        let last = self.mark(shard)?.map(|m| m.up_to);
+        if last.is_some_and(|last| last >= mark.up_to) {
+            return Ok(());
+        }
+        let has = last.unwrap_or(0);
         self.write_receipts(shard, day, &taken.receipts)?;
         let mut batch = self.db.batch();
+        self.catch_up(&mut batch, shard, &desk, (has, mark.up_to))?;
         for (customer, records) in &taken.records {
+            let records = &records[records.partition_point(|r| r.index <= has)..];
             let Some(first) = records.first() else {
                 continue;
             };
@@ -165,12 +180,14 @@ impl Store {
             batch.insert(&self.records, key, pack(records));
         }
         let at = mark.meta.as_ref().map_or(0, |meta| meta.last_at);
-        self.index(&mut batch, shard, at, taken);
+        self.index(&mut batch, shard, (at, has), taken);
         batch.insert(&self.marks, shard.to_be_bytes(), mark.encode_to_vec());
         self.faults.writing("writing records", || {
             batch.commit()?;
             self.db.persist(PersistMode::SyncAll)
-        })
+        })?;
+        self.caught_up(&mut desk, mark.up_to);
+        Ok(())
     }
 
     fn write_receipts(&self, shard: u16, day: u32, receipts: &Receipts) -> Result<(), Damaged> {
@@ -191,7 +208,7 @@ impl Store {
         self.faults.writing("writing receipts", || batch.commit())
     }
 
-    fn day(&self, day: u32) -> Result<Keyspace, Damaged> {
+    pub(super) fn day(&self, day: u32) -> Result<Keyspace, Damaged> {
         let mut days = self.days.lock();
         if let Some(keyspace) = days.get(&day) {
             return Ok(keyspace.clone());
@@ -213,8 +230,7 @@ impl Store {
     /// # Errors
     /// Refused by the file system.
     pub fn expire(&self, shard: u16, now: Time, keep: Keep) -> Result<(), Damaged> {
-        let window = u32::try_from(keep.window.0 / DAY.0).unwrap_or(u32::MAX);
-        self.expire_receipts(day_of(now).saturating_sub(window.saturating_add(1)))?;
+        self.expire_receipts(*keep.days(now).start())?;
         let (oldest, bytes) = {
             let days = self.days.lock();
             let oldest = days.keys().next().filter(|_| days.len() > 1).copied();
@@ -386,15 +402,26 @@ impl Store {
     /// # Errors
     /// It cannot be read.
     pub fn mark(&self, shard: u16) -> Result<Option<stored::HistoryMark>, Damaged> {
-        let found = self
-            .faults
-            .reading("reading marks", || self.marks.get(shard.to_be_bytes()))?;
-        found
+        self.raw_mark(shard)?
             .map(|value| {
-                stored::HistoryMark::decode(value.as_ref())
+                stored::HistoryMark::decode(value)
                     .map_err(|e| self.faults.damaged("reading marks", e.to_string()))
             })
             .transpose()
+    }
+
+    /// The same as it is stored.
+    pub(super) fn raw_mark(&self, shard: u16) -> Result<Option<bytes::Bytes>, Damaged> {
+        let found = self
+            .faults
+            .reading("reading marks", || self.marks.get(shard.to_be_bytes()))?;
+        Ok(found.map(|value| bytes::Bytes::copy_from_slice(&value)))
+    }
+
+    /// The days of receipts, the oldest first.
+    pub(super) fn days(&self) -> VecDeque<(u32, Keyspace)> {
+        let days = self.days.lock();
+        days.iter().map(|(day, of)| (*day, of.clone())).collect()
     }
 
     /// The shards that have a mark, rising.
@@ -484,7 +511,7 @@ fn day_name(day: u32) -> String {
     format!("{DAY_PREFIX}{day}")
 }
 
-fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
+pub(super) fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
     let mut key = [0u8; 18];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..10].copy_from_slice(&customer.to_be_bytes());
@@ -492,7 +519,7 @@ fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
     key
 }
 
-fn receipt_key(shard: u16, hash: u128) -> [u8; 18] {
+pub(super) fn receipt_key(shard: u16, hash: u128) -> [u8; 18] {
     let mut key = [0u8; 18];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..].copy_from_slice(&hash.to_be_bytes());
@@ -507,10 +534,10 @@ pub(super) fn be32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
 }
 
-/// One format byte, then `stored::Records`, compressed.
+/// One format byte, then `stored::PackedRecords`, compressed.
 const FORMAT: u8 = 1;
 
-fn pack(records: &[Record]) -> Vec<u8> {
+pub(super) fn pack(records: &[Record]) -> Vec<u8> {
     let message = stored::PackedRecords {
         records: records
             .iter()
@@ -527,7 +554,7 @@ fn pack(records: &[Record]) -> Vec<u8> {
     out
 }
 
-fn unpack(bytes: &[u8]) -> Result<Vec<Record>, String> {
+pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<Record>, String> {
     match bytes.split_first() {
         Some((&FORMAT, rest)) => {
             let message = stored::PackedRecords::decode(bytes::Bytes::copy_from_slice(rest))

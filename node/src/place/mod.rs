@@ -1,20 +1,27 @@
 //! Which node holds and owns what: joining ([`join`]), the replicas of this node ([`opener`], [`shards`]), what is known of
-//! the others ([`hearing`], [`topology`]), what they ask ([`service`]).
+//! the others ([`hearing`], [`topology`]), what they ask ([`service`]); how the layout is changed ([`changes`], [`auto`]) and
+//! made true ([`executor`], [`leaders`]).
 //!
 //! It does not know what a shard decides, nor how a request gets to its owner.
 
+pub mod auto;
+pub mod changes;
+pub mod executor;
 pub mod hearing;
 pub mod join;
+pub mod leaders;
 pub mod opener;
 pub mod service;
 pub mod shards;
 pub mod topology;
+pub mod verify;
 
 use crate::catalog::Catalog;
 use shards::Shards;
 use sojourn_cluster::transport::peers::PeerTransport;
 use sojourn_cluster::{GroupId, Host, NodeId, Role};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
 
@@ -36,6 +43,8 @@ pub struct Place {
     pub topology: Arc<Topology>,
     /// The node stops: it takes nothing new.
     pub stopping: CancellationToken,
+    /// Whether this node may own anything now: not while its clock cannot be trusted.
+    pub may_own: watch::Receiver<bool>,
 }
 
 impl Place {

@@ -17,16 +17,13 @@ use parking_lot::Mutex;
 use ractor::ActorCell;
 use sojourn_cluster::layout::Layout;
 use sojourn_cluster::{Group, GroupId, Host, NodeId, ShardId, Source};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How many decisions a slow watcher may lag behind.
-const WATCH_BACKLOG: usize = 4_096;
 /// What could not be opened or let go is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -78,6 +75,9 @@ impl Opener {
     pub async fn open_all(self: &Arc<Self>) -> Result<(), NodeError> {
         let cluster = self.topology.cluster();
         let layout = cluster.layout().map_err(NodeError::Other)?;
+        for shard in self.history.half_forgotten()? {
+            self.history.forget_shard(shard)?;
+        }
         let stored = self.host.stored_groups();
         let mut opening = JoinSet::new();
         for number in 0..layout.shards() {
@@ -158,38 +158,34 @@ impl Opener {
                     running.cancel();
                 }
                 drop(shard);
-                self.forget(id).await?;
+                self.forget(id, number).await?;
             }
             // a start that found it forgotten half-way
             None if self.host.stored_groups().contains(&id)
                 && !is_wanted(cluster, layout, number, self.me) =>
             {
-                self.forget(id).await?;
+                self.forget(id, number).await?;
             }
             None | Some(_) => {}
         }
         Ok(())
     }
 
-    async fn forget(&self, id: GroupId) -> Result<(), NodeError> {
+    async fn forget(&self, id: GroupId, number: u16) -> Result<(), NodeError> {
+        let other = |e: &dyn std::fmt::Display| NodeError::Other(e.to_string());
+        self.host.close_group(id).await.map_err(|e| other(&e))?;
+        // history first: the log says that there is something to forget, should the node end in between
+        let history = self.history.clone();
+        let forgotten = tokio::task::spawn_blocking(move || history.forget_shard(number));
+        let forgotten = forgotten.await.map_err(|e| other(&e))?;
+        forgotten.map_err(NodeError::History)?;
         let forgotten = self.host.forget_group(id).await;
-        forgotten.map_err(|e| NodeError::Other(e.to_string()))
+        forgotten.map_err(|e| other(&e))
     }
 
     /// Opens this node's replica of one shard: its checkpoint is read and its log replayed.
     async fn open(&self, number: u16, layout: &Layout) -> Result<Arc<Shard>, NodeError> {
-        let machine = Arc::new(ShardMachine {
-            shard: number,
-            state: Arc::default(),
-            history: self.history.clone(),
-            pending: Arc::default(),
-            hands: Mutex::new(None),
-            watchers: broadcast::channel(WATCH_BACKLOG).0,
-            catalog: watch::channel(0).0,
-            keep: self.keep,
-            history_full: AtomicBool::new(false),
-            hashes: watch::channel(VecDeque::new()).0,
-        });
+        let machine = Arc::new(ShardMachine::new(number, self.history.clone(), self.keep));
         let id = GroupId::of_shard(ShardId(number));
         let voters = layout.voters(ShardId(number)).to_vec();
         // only the first layout begins groups: in every later one they exist, and this node is added to them

@@ -238,7 +238,7 @@ impl wire::nodes_server::Nodes for NodesService {
         Ok(Response::new(wire::StatusResponse {
             node: place.me,
             groups: statuses(&place),
-            stopping: place.stopping.is_cancelled(),
+            stopping: place.stopping.is_cancelled() || !*place.may_own.borrow(),
             version,
             clock: clock::wall().0,
         }))
@@ -322,66 +322,77 @@ impl wire::nodes_server::Nodes for NodesService {
         request: Request<wire::HashAtRequest>,
     ) -> Answered<wire::HashAtResponse> {
         let request = request.into_inner();
-        let (place, shard) = self.group(request.shard)?;
-        let why = |why: String| {
-            Ok(Response::new(wire::HashAtResponse {
-                hash: String::new(),
-                why,
-            }))
-        };
-        let Some(shard) = shard else {
-            return why(format!("node {} has no replica of it", place.me));
-        };
-        let mut hashes = shard.machine.hashes.subscribe();
-        let made = hashes.wait_for(|all| all.iter().any(|(at, _)| *at >= request.index));
-        match tokio::time::timeout_at(wait(request.within_ms), made).await {
-            Ok(Ok(all)) => match all.iter().find(|(at, _)| *at == request.index) {
-                Some((_, hash)) => Ok(Response::new(wire::HashAtResponse {
-                    hash: format!("{hash:032x}"),
-                    why: String::new(),
-                })),
-                None => why("it did not apply that entry itself: a snapshot covers it".to_owned()),
-            },
-            _ => why(format!(
-                "it has not applied entry {} yet; it is at {}",
-                request.index,
-                shard.group.applied().borrow().map_or(0, |p| p.index)
-            )),
-        }
+        let until = wait(request.within_ms);
+        let place = self.place()?;
+        let answer = hash_at(&place, request.shard, request.index, until).await;
+        Ok(Response::new(answer))
     }
 
     async fn propose_verify(
         &self,
         request: Request<wire::ProposeVerifyRequest>,
     ) -> Answered<wire::ProposeVerifyResponse> {
-        let (_, shard) = self.group(request.into_inner().shard)?;
-        let Some(shard) = shard else {
-            let not_owner = true;
-            return Ok(Response::new(wire::ProposeVerifyResponse {
-                not_owner,
-                ..Default::default()
-            }));
-        };
-        let until = Instant::now() + crate::limits::DEADLINE;
-        let proposed = shard
-            .group
-            .propose(EntryKind::Verify, bytes::Bytes::new(), until)
-            .await;
-        Ok(Response::new(match proposed {
-            Ok(proposed) => wire::ProposeVerifyResponse {
-                index: proposed.at.index,
-                ..Default::default()
-            },
-            Err(ProposeError::NotOwner { .. }) => wire::ProposeVerifyResponse {
-                not_owner: true,
-                ..Default::default()
-            },
-            Err(error) => wire::ProposeVerifyResponse {
-                why: error.to_string(),
-                ..Default::default()
-            },
-        }))
+        let place = self.place()?;
+        let answer = propose_verify(&place, request.into_inner().shard).await;
+        Ok(Response::new(answer))
     }
+}
+
+/// The hash that this node's replica made at an entry that asked for one.
+pub async fn hash_at(
+    place: &Place,
+    shard: u32,
+    index: u64,
+    until: Instant,
+) -> wire::HashAtResponse {
+    let why = |why: String| wire::HashAtResponse {
+        hash: String::new(),
+        why,
+    };
+    let Some(shard) = u16::try_from(shard)
+        .ok()
+        .and_then(|n| place.shards.local(n))
+    else {
+        return why(format!("node {} has no replica of it", place.me));
+    };
+    let mut hashes = shard.machine.hashes.subscribe();
+    let made = hashes.wait_for(|all| all.iter().any(|(at, _)| *at >= index));
+    match tokio::time::timeout_at(until, made).await {
+        Ok(Ok(all)) => match all.iter().find(|(at, _)| *at == index) {
+            Some((_, hash)) => wire::HashAtResponse {
+                hash: format!("{hash:032x}"),
+                why: String::new(),
+            },
+            None => why("it did not apply that entry itself: a snapshot covers it".to_owned()),
+        },
+        _ => why(format!(
+            "it has not applied entry {index} yet; it is at {}",
+            shard.group.applied().borrow().map_or(0, |p| p.index)
+        )),
+    }
+}
+
+/// Proposes an entry at which every replica hashes its state, if this node owns the shard.
+pub async fn propose_verify(place: &Place, shard: u32) -> wire::ProposeVerifyResponse {
+    let mut answer = wire::ProposeVerifyResponse::default();
+    let Some(shard) = u16::try_from(shard)
+        .ok()
+        .and_then(|n| place.shards.local(n))
+    else {
+        answer.not_owner = true;
+        return answer;
+    };
+    let until = Instant::now() + crate::limits::DEADLINE;
+    let proposed = shard
+        .group
+        .propose(EntryKind::Verify, bytes::Bytes::new(), until)
+        .await;
+    match proposed {
+        Ok(proposed) => answer.index = proposed.at.index,
+        Err(ProposeError::NotOwner { .. }) => answer.not_owner = true,
+        Err(error) => answer.why = error.to_string(),
+    }
+    answer
 }
 
 /// What becomes of a node that says where it is; `None` when that is known.

@@ -121,6 +121,7 @@ impl Topology {
         let news = old.as_ref().is_none_or(|old| {
             old.why.is_some() || old.status.as_ref().map(|s| s.version) != Some(status.version)
         });
+        let back = old.as_ref().is_some_and(|old| old.why.is_some());
         let since = match old {
             Some(old) if old.why.is_none() => old.since,
             _ => Instant::now(),
@@ -135,6 +136,9 @@ impl Topology {
             },
         );
         drop(heard);
+        if back {
+            tracing::info!(node, "the node can be reached again");
+        }
         if news {
             self.changed();
         }
@@ -145,6 +149,13 @@ impl Topology {
         let mut heard = self.heard.lock();
         let old = heard.remove(&node);
         let news = old.as_ref().is_none_or(|old| old.why.is_none());
+        match &old {
+            Some(old) if old.why.is_none() => {
+                tracing::warn!(node, why, "the node cannot be reached");
+            }
+            None => tracing::info!(node, why, "the node cannot be reached yet"),
+            Some(_) => {}
+        }
         let since = match &old {
             Some(old) if old.why.is_some() => old.since,
             _ => Instant::now(),

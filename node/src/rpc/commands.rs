@@ -3,10 +3,10 @@
 use super::errors::{self, status_of};
 use super::executions::{ExecutionsService, target};
 use crate::actors::{Answer, Ask, CustomerKey, ExecutionKey};
+use crate::route::call::Call;
 use prost::Message;
 use sojourn_journey::decide::{ByHand, Command};
 use sojourn_proto::v1;
-use std::time::Duration;
 use tonic::{Response, Status};
 
 /// Bytes of an actor's name, or of a reason.
@@ -18,7 +18,7 @@ impl ExecutionsService {
         &self,
         request: Option<v1::CommandRequest>,
         what: ByHand,
-        within: Duration,
+        call: &Call,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let Some(request) = request else {
             return Err(errors::invalid_field("command", "it is missing"));
@@ -38,6 +38,7 @@ impl ExecutionsService {
         }
         let reference = request.execution.clone().unwrap_or_default();
         let target = target(request.execution)?;
+        let within = call.left();
         let found = self.find(&target, None, within).await?;
         let customer = CustomerKey::new(&found.workspace, found.customer.customer.key.clone());
         // the reference as it was given: a repetition gives the same
@@ -59,7 +60,7 @@ impl ExecutionsService {
             }),
             content,
         };
-        let receipt = match self.core.ask(customer, ask, within).await {
+        let receipt = match self.core.ask_here(customer, ask, call).await {
             Answer::Receipt(receipt) => receipt,
             other => return Err(status_of(other)),
         };
@@ -67,7 +68,7 @@ impl ExecutionsService {
             at_least: receipt.position,
             stale: false,
         };
-        let after = self.find(&target, Some(&options), within).await?;
+        let after = self.find(&target, Some(&options), call.left()).await?;
         Ok(Response::new(v1::CommandResponse {
             execution: Some(after.shown()),
             position: receipt.position,

@@ -2,6 +2,7 @@
 
 use crate::actors::Answer;
 use crate::convert::signal::Violation;
+use sojourn_cluster::NodeId;
 use sojourn_proto::v1;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,6 +11,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of our error reasons.
 const DOMAIN: &str = "sojourn";
+
+/// The reason of what was not done because another node owns the shard, or nobody.
+pub const NOT_OWNER: &str = "not_owner";
+/// When that is worth another try.
+const NOT_OWNER_RETRY: Duration = Duration::from_millis(100);
 
 /// Bytes of all violations that one status carries. They travel twice in the trailers (as text and as details, in
 /// base64), and a client takes no more than 16 KiB of those.
@@ -76,6 +82,77 @@ pub fn overloaded(cause: &str, retry_after: Duration) -> Status {
     Status::with_error_details(Code::ResourceExhausted, text, details)
 }
 
+/// Where a shard, or the catalog, is decided, as far as this node knows.
+#[derive(Clone, Debug, Default)]
+pub struct Moved {
+    /// The shard; `None`: the catalog.
+    pub shard: Option<u16>,
+    /// Its owner.
+    pub owner: Option<NodeId>,
+    /// Where clients reach that one.
+    pub address: Option<String>,
+}
+
+/// Nothing was done: this node is not the owner. Says who is, when that is known.
+pub fn not_owner(moved: &Moved) -> Status {
+    let what = moved
+        .shard
+        .map_or_else(|| "the catalog".to_owned(), |n| format!("shard {n}"));
+    let mut said = HashMap::new();
+    if let Some(shard) = moved.shard {
+        said.insert("shard".to_owned(), shard.to_string());
+    }
+    let text = match (moved.owner, &moved.address) {
+        (Some(owner), address) => {
+            said.insert("owner".to_owned(), owner.to_string());
+            let at = address
+                .as_ref()
+                .map_or_else(String::new, |a| format!(", {a}"));
+            said.extend(address.clone().map(|a| ("address".to_owned(), a)));
+            format!("{what} is owned by node {owner}{at}; nothing was done; try again there")
+        }
+        (None, _) => format!("{what} has no owner here now; nothing was done; try again"),
+    };
+    let mut details = ErrorDetails::with_error_info(NOT_OWNER, DOMAIN, said);
+    details.set_retry_info(Some(NOT_OWNER_RETRY));
+    Status::with_error_details(Code::Unavailable, text, details)
+}
+
+/// Whether an error says that nothing was done because the owner is elsewhere.
+pub fn is_not_owner(status: &Status) -> bool {
+    status.code() == Code::Unavailable && reason(status).as_deref() == Some(NOT_OWNER)
+}
+
+/// The word for programs in an error of ours.
+pub fn reason(status: &Status) -> Option<String> {
+    let info = status.get_details_error_info();
+    info.filter(|i| i.domain == DOMAIN).map(|i| i.reason)
+}
+
+/// It may or may not have been done.
+pub fn unknown(why: &str) -> Status {
+    with_reason(
+        Code::DeadlineExceeded,
+        "unknown_outcome",
+        format!("outcome unknown: {why}; sending the same id again is safe"),
+    )
+}
+
+/// The error of one of several, as the error of one.
+fn told(error: v1::ItemError) -> Status {
+    let mut details = ErrorDetails::new();
+    if error.violations.is_empty() {
+        details.set_error_info(error.cause, DOMAIN, HashMap::new());
+    }
+    for violation in error.violations {
+        details.add_bad_request_violation(violation.field, violation.description);
+    }
+    if let Ok(millis @ 1..) = u64::try_from(error.retry_after_ms) {
+        details.set_retry_info(Some(Duration::from_millis(millis)));
+    }
+    Status::with_error_details(Code::from_i32(error.code), error.message, details)
+}
+
 /// The status of an answer that is no receipt.
 pub fn status_of(answer: Answer) -> Status {
     match answer {
@@ -83,16 +160,13 @@ pub fn status_of(answer: Answer) -> Status {
         Answer::Refused(why) => with_reason(Code::FailedPrecondition, "refused", why),
         Answer::NotFound(what) => with_reason(Code::NotFound, "not_found", what),
         Answer::NotOwner => {
-            let mut details = ErrorDetails::with_error_info("not_owner", DOMAIN, HashMap::new());
-            details.set_retry_info(Some(Duration::from_millis(100)));
+            let mut details = ErrorDetails::with_error_info(NOT_OWNER, DOMAIN, HashMap::new());
+            details.set_retry_info(Some(NOT_OWNER_RETRY));
             let text = "the shard has no owner here now; nothing was done; try again";
             Status::with_error_details(Code::Unavailable, text, details)
         }
-        Answer::Unknown(why) => with_reason(
-            Code::DeadlineExceeded,
-            "unknown_outcome",
-            format!("outcome unknown: {why}; sending the same id again is safe"),
-        ),
+        Answer::Unknown(why) => unknown(&why),
+        Answer::Told(error) => told(error),
         Answer::Overloaded { cause, retry_after } => overloaded(cause, retry_after),
         Answer::Internal(why) => with_reason(Code::Internal, "internal", why),
     }
@@ -103,6 +177,7 @@ pub fn item_of(answer: Answer) -> v1::ItemResult {
     use v1::item_result::Result as Item;
     let result = match answer {
         Answer::Receipt(receipt) => Item::Receipt(receipt),
+        Answer::Told(error) => Item::Error(error),
         other => Item::Error(item_error(&status_of(other))),
     };
     v1::ItemResult {

@@ -4,6 +4,7 @@ use super::errors::{self, with_reason};
 use crate::actors::CustomerKey;
 use crate::convert::api::{execution_to, why_to};
 use crate::core::{Core, deadline, identifier, workspace};
+use crate::route::call::Call;
 use crate::shard::customer::{Bucket, CustomerState};
 use crate::shard::owner::Shard;
 use crate::shard::read::{self, ReadError, Wanted};
@@ -76,6 +77,9 @@ impl From<Found> for Known {
 
 /// The status of something that cannot be read.
 pub fn unreadable(error: &ReadError) -> Status {
+    if let ReadError::Behind { .. } = error {
+        return with_reason(Code::Unavailable, "behind", error.to_string());
+    }
     tracing::error!(%error, "a read failed");
     with_reason(Code::DataLoss, "unreadable", error.to_string())
 }
@@ -333,7 +337,7 @@ impl v1::executions_server::Executions for ExecutionsService {
         &self,
         request: Request<v1::OverrideRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let v1::OverrideRequest {
             command,
             to,
@@ -346,59 +350,59 @@ impl v1::executions_server::Executions for ExecutionsService {
             ));
         }
         let what = sojourn_journey::decide::ByHand::Override { to, run_actions };
-        self.command(command, what, within).await
+        self.command(command, what, &call).await
     }
 
     async fn hold(
         &self,
         request: Request<v1::CommandRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let what = sojourn_journey::decide::ByHand::Hold;
-        self.command(Some(request.into_inner()), what, within).await
+        self.command(Some(request.into_inner()), what, &call).await
     }
 
     async fn resume(
         &self,
         request: Request<v1::CommandRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let what = sojourn_journey::decide::ByHand::Resume;
-        self.command(Some(request.into_inner()), what, within).await
+        self.command(Some(request.into_inner()), what, &call).await
     }
 
     async fn stop(
         &self,
         request: Request<v1::StopRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let v1::StopRequest { command, outcome } = request.into_inner();
         let what = sojourn_journey::decide::ByHand::Stop { outcome };
-        self.command(command, what, within).await
+        self.command(command, what, &call).await
     }
 
     async fn retry_action(
         &self,
         request: Request<v1::RetryActionRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let v1::RetryActionRequest {
             command,
             action,
             new_key,
         } = request.into_inner();
         let what = sojourn_journey::decide::ByHand::RetryAction { action, new_key };
-        self.command(command, what, within).await
+        self.command(command, what, &call).await
     }
 
     async fn skip_action(
         &self,
         request: Request<v1::SkipActionRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let v1::SkipActionRequest { command, action } = request.into_inner();
         let what = sojourn_journey::decide::ByHand::SkipAction { action };
-        self.command(command, what, within).await
+        self.command(command, what, &call).await
     }
 
     async fn get_receipt(

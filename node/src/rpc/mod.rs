@@ -1,5 +1,6 @@
 //! The gRPC doors: thin. Check, convert, ask the core, convert, answer.
 
+pub mod cluster;
 pub mod commands;
 mod endpoints;
 pub mod errors;

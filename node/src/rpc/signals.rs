@@ -1,16 +1,17 @@
 //! The Signals service: one, several, or a stream.
 
 use super::errors::{self, invalid, item_error, item_of, status_of};
-use crate::actors::{Answer, Ask, CustomerKey, Gauge, Reply};
+use crate::actors::{Answer, Ask, CustomerKey, Gauge, Refusal, Reply};
 use crate::convert::signal::{Checked, Violation, signal_from};
 use crate::core::{Core, deadline, workspace};
 use crate::limits;
+use crate::route::call::Call;
 use prost::Message;
 use sojourn_proto::v1;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -56,16 +57,22 @@ impl v1::signals_server::Signals for SignalsService {
         &self,
         request: Request<v1::SendRequest>,
     ) -> Result<Response<v1::SendResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let v1::SendRequest { workspace, signal } = request.into_inner();
         let (customer, ask) =
             prepare(&workspace, signal).inspect_err(|_| self.core.metrics.invalid())?;
-        let answer = self.core.ask(customer, ask, within).await;
-        self.core.metrics.answered(&answer);
+        let shard = self.core.shards.of(customer.hash);
+        let answer = self.core.send(customer, ask, &call).await;
+        count(&self.core, &call, &answer);
         match answer {
             Answer::Receipt(receipt) => Ok(Response::new(v1::SendResponse {
                 receipt: Some(receipt),
             })),
+            // who the owner is stands in the details of a status, and in the text only of one of several
+            Answer::NotOwner => Err(self.core.not_owner(shard)),
+            Answer::Told(error) if error.cause == errors::NOT_OWNER => {
+                Err(self.core.not_owner(shard))
+            }
             other => Err(status_of(other)),
         }
     }
@@ -84,7 +91,7 @@ impl v1::signals_server::Signals for SignalsService {
         &self,
         request: Request<v1::SendBatchRequest>,
     ) -> Result<Response<v1::SendBatchResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let request = request.into_inner();
         let (count, bytes) = (request.signals.len(), request.encoded_len());
         if count > limits::BATCH_SIGNALS || bytes > limits::BATCH_BYTES {
@@ -97,7 +104,6 @@ impl v1::signals_server::Signals for SignalsService {
                 ),
             ));
         }
-        let until = Instant::now() + within;
         let (tx, mut rx) = mpsc::unbounded_channel();
         let mut results: Vec<Option<v1::ItemResult>> = vec![None; count];
         for (number, signal) in request.signals.into_iter().enumerate() {
@@ -105,7 +111,7 @@ impl v1::signals_server::Signals for SignalsService {
                 Ok((customer, ask)) => {
                     // a batch may hold more of one customer than may be under way: then its items wait their turn
                     let reply = Reply::stream(number as u64, tx.clone(), None);
-                    submit_in_turn(&self.core, customer, ask, reply, until).await;
+                    submit_in_turn(&self.core, customer, ask, reply, &call).await;
                 }
                 Err(status) => {
                     self.core.metrics.invalid();
@@ -114,15 +120,18 @@ impl v1::signals_server::Signals for SignalsService {
             }
         }
         drop(tx);
-        while let Ok(Some((number, answer))) =
-            tokio::time::timeout_at(until.into(), rx.recv()).await
-        {
-            self.core.metrics.answered(&answer);
+        while let Ok(Some((number, answer))) = tokio::time::timeout_at(call.last, rx.recv()).await {
+            self::count(&self.core, &call, &answer);
             if let Some(slot) = results.get_mut(number as usize) {
                 *slot = Some(item_of(answer));
             }
         }
-        let late = || item_of(Answer::Unknown(format!("no answer within {within:?}")));
+        let late = || {
+            item_of(Answer::Unknown(format!(
+                "no answer within {:?}",
+                call.within
+            )))
+        };
         let results = results
             .into_iter()
             .map(|r| r.unwrap_or_else(late))
@@ -134,6 +143,8 @@ impl v1::signals_server::Signals for SignalsService {
         &self,
         request: Request<Streaming<v1::StreamRequest>>,
     ) -> Result<Response<AckStream>, Status> {
+        // each signal of the stream has its own time
+        let opened = Call::of(request.metadata())?;
         let mut incoming = request.into_inner();
         let (answers_tx, mut answers) = mpsc::unbounded_channel::<(u64, Answer)>();
         let (acks_tx, acks) = mpsc::channel::<Result<v1::StreamResponse, Status>>(16);
@@ -166,9 +177,9 @@ impl v1::signals_server::Signals for SignalsService {
                     .map_err(|e| sojourn_proto::codec::refuse(&e));
                 match decoded.and_then(|signal| prepare(&request.workspace, Some(signal))) {
                     Ok((customer, ask)) => {
-                        let until = Instant::now() + limits::DEADLINE;
+                        let call = opened.renewed(Instant::now());
                         let reply = Reply::stream(number, answers_tx.clone(), Some(room));
-                        submit_in_turn(&core, customer, ask, reply, until).await;
+                        submit_in_turn(&core, customer, ask, reply, &call).await;
                     }
                     Err(status) => {
                         core.metrics.invalid();
@@ -191,7 +202,7 @@ impl v1::signals_server::Signals for SignalsService {
                 let acks = batch
                     .drain(..)
                     .map(|(number, answer)| {
-                        core.metrics.answered(&answer);
+                        count(&core, &opened, &answer);
                         let result = Some(item_of(answer));
                         v1::Ack { number, result }
                     })
@@ -214,51 +225,60 @@ fn refused(status: &Status) -> v1::ItemResult {
     }
 }
 
-/// Hands over one of several; waits while its customer or shard has too much under way, so that order is kept.
-async fn submit_in_turn(
-    core: &Core,
-    customer: CustomerKey,
-    ask: Ask,
-    mut reply: Reply,
-    until: Instant,
-) {
-    let ask = Arc::new(ask);
+/// Counts an answer, at the door where its signal came in.
+fn count(core: &Core, call: &Call, answer: &Answer) {
+    if !call.forwarded {
+        core.metrics.answered(answer);
+    }
+}
+
+/// Hands over one of several; waits while its customer or shard has too much under way, so that order is kept. One that
+/// another node handed over does not wait: behind it are those of other customers.
+async fn submit_in_turn(core: &Core, customer: CustomerKey, ask: Ask, reply: Reply, call: &Call) {
+    let mut submitted = core.submit(customer, Arc::new(ask), reply, call);
     // the first try is mostly the last; only then is it worth to register for what ends
-    let mut gauges: Vec<Arc<Gauge>> = Vec::new();
-    loop {
+    while let Err(refusal) = submitted {
+        let of_turns = matches!(
+            refusal.answer,
+            Answer::Overloaded {
+                cause: "overloaded_customer"
+                    | "overloaded_shard"
+                    | "overloaded_node"
+                    | "overloaded_hop",
+                ..
+            }
+        );
+        if call.forwarded || !of_turns {
+            return refusal.reply.give(refusal.answer);
+        }
+        let gauges: Vec<Arc<Gauge>> = match core.local(refusal.customer.hash) {
+            Some(shard) => shard.live.gauges(&refusal.customer),
+            None => Vec::new(),
+        };
         // registered before the try, so that nothing that ends in between is missed
         let mut freed: Vec<_> = gauges.iter().map(|g| Box::pin(g.freed())).collect();
+        freed.push(Box::pin(core.lines.freed()));
         for waiting in &mut freed {
             waiting.as_mut().enable();
         }
-        match core.submit(customer.clone(), ask.clone(), reply) {
-            Ok(()) => return,
-            Err((
-                back,
-                answer @ Answer::Overloaded {
-                    cause: "overloaded_customer" | "overloaded_shard" | "overloaded_node",
-                    ..
-                },
-            )) => {
-                reply = back;
-                if freed.is_empty() {
-                    drop(freed);
-                    gauges = match core.local(customer.hash) {
-                        Some(shard) => shard.live.gauges(&customer),
-                        None => Vec::new(),
-                    };
-                    continue;
-                }
-                let any = futures::future::select_all(freed);
-                if tokio::time::timeout_at(until.into(), any).await.is_err() {
-                    reply.give(answer);
-                    return;
-                }
-            }
-            Err((back, answer)) => {
-                back.give(answer);
-                return;
-            }
+        let Refusal {
+            customer,
+            ask,
+            reply,
+            ..
+        } = refusal;
+        submitted = core.submit(customer, ask, reply, call);
+        let Err(still) = submitted else { return };
+        let any = futures::future::select_all(freed);
+        if tokio::time::timeout_at(call.until, any).await.is_err() {
+            return still.reply.give(still.answer);
         }
+        let Refusal {
+            customer,
+            ask,
+            reply,
+            ..
+        } = still;
+        submitted = core.submit(customer, ask, reply, call);
     }
 }

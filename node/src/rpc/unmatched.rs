@@ -179,7 +179,8 @@ fn scan(
         }
         true
     };
-    let mut from = before;
+    // history may be ahead of what this replica has applied
+    let mut from = before.min((shard.duties.state.lock().applied.saturating_add(1), 0));
     let mut more = true;
     // waiting first: a checkpoint that completes in between has them in the store
     while more {

@@ -135,6 +135,7 @@ fn write_meta(state: &ShardState, index: u64) -> stored::ShardMeta {
         ignored: state.ignored,
         customers: state.customers,
         history_up_to: index,
+        last_entry: state.last_entry,
     }
 }
 
@@ -145,6 +146,7 @@ pub fn read_meta(state: &mut ShardState, meta: stored::ShardMeta) -> Result<(), 
     state.counters = Counters::from_stored(meta.counters)?;
     state.ignored = meta.ignored;
     state.customers = meta.customers;
+    state.last_entry = meta.last_entry;
     Ok(())
 }
 

@@ -3,19 +3,20 @@
 use super::apply::apply;
 use super::checkpoint::{ShardCut, read_chunk};
 use super::decision::Decision;
+use super::given::{Checked, position_of};
 use super::proposer::Pending;
-use super::state::{AppliedDecision, Shared, Verdict};
-use crate::history::{Keep, Store};
+use super::state::{AppliedDecision, ShardState, Shared, Verdict};
+use crate::history::{Damaged, Keep, Store};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_cluster::id::Position;
-use sojourn_cluster::{Cut, EntryKind, Machine, Rebuilt};
+use sojourn_cluster::{Cut, EntryKind, HistoryPieces, Machine, Rebuilt};
 use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -52,15 +53,100 @@ pub struct ShardMachine {
     pub history_full: AtomicBool,
     /// The newest hashes that were asked for, with the log index at which each was made.
     pub hashes: watch::Sender<VecDeque<(u64, u128)>>,
+    /// Entries of decisions that were not proposed by the node that led, or that came after a later leader's: always 0.
+    pub owner_conflicts: AtomicU64,
+    /// The leader of the last entry of decisions: (term, node).
+    led: Mutex<(u64, u64)>,
+    /// A state that is being restored: until all of it is there, the one before is read.
+    restoring: Mutex<Option<ShardState>>,
+    /// It has had a state in this process: the next one comes from another node.
+    lives: AtomicBool,
 }
 
+/// How many decisions a slow watcher may lag behind.
+const WATCH_BACKLOG: usize = 4_096;
 /// Hashes that are kept for whoever asks.
 const HASHES: usize = 8;
 
 impl ShardMachine {
-    fn decisions(&self, index: u64, body: &Bytes) {
+    /// A replica without a state yet.
+    pub fn new(shard: u16, history: Arc<Store>, keep: Keep) -> ShardMachine {
+        ShardMachine {
+            shard,
+            state: Arc::default(),
+            history,
+            pending: Arc::default(),
+            hands: Mutex::new(None),
+            watchers: broadcast::channel(WATCH_BACKLOG).0,
+            catalog: watch::channel(0).0,
+            keep,
+            history_full: AtomicBool::new(false),
+            hashes: watch::channel(VecDeque::new()).0,
+            owner_conflicts: AtomicU64::new(0),
+            led: Mutex::default(),
+            restoring: Mutex::default(),
+            lives: AtomicBool::new(false),
+        }
+    }
+
+    /// What history has of entries that the log does not have: it was cut, and its numbers go to other entries. To be
+    /// asked once all of the log is applied, up to `applied`, as it is when this node owns the shard.
+    ///
+    /// # Errors
+    /// History cannot be read.
+    pub fn beyond_log(&self, applied: u64) -> Result<Option<String>, Damaged> {
+        let Some(mark) = self.history.mark(self.shard)? else {
+            return Ok(None);
+        };
+        let here = self.state.lock().last_entry;
+        let there = mark.meta.map_or(0, |meta| meta.last_entry);
+        // entries of other kinds may have taken the numbers of those that are lost
+        let (up_to, ends) = if mark.up_to > applied {
+            (mark.up_to, applied)
+        } else {
+            (there, here)
+        };
+        Ok((up_to > ends).then(|| {
+            format!(
+                "it goes up to entry {up_to} of shard {}, but the log ends at {ends}",
+                self.shard
+            )
+        }))
+    }
+
+    /// Takes over a whole state.
+    fn take_over(&self, state: ShardState) {
+        // who has hands owns, and an owner is never given a state: should it happen, its term of office ends
+        *self.hands.lock() = None;
+        self.history_full.store(false, Ordering::Relaxed);
+        let catalog = state.catalog;
+        *self.state.lock() = state;
+        self.catalog.send_replace(catalog);
+        self.lives.store(true, Ordering::Release);
+    }
+
+    /// Looks whether an entry is of the one owner that its leadership allows.
+    fn audit(&self, at: Position, proposer: u64) {
+        let leader = (at.term, at.node);
+        let mut led = self.led.lock();
+        if (proposer != 0 && proposer != at.node) || leader < *led {
+            self.owner_conflicts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                shard = self.shard,
+                %at,
+                proposer,
+                before = ?*led,
+                "an entry was decided by a node that did not own the shard"
+            );
+        }
+        *led = leader.max(*led);
+    }
+
+    fn decisions(&self, at: Position, body: &Bytes) {
+        let index = at.index;
         let entry = stored::Decisions::decode(body.clone())
             .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
+        self.audit(at, entry.node);
         let mine = self.pending.take_entry(&entry);
         let mut verdicts = Vec::with_capacity(entry.decisions.len());
         {
@@ -77,7 +163,7 @@ impl ShardMachine {
                     .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
                 verdicts.push((decision, verdict));
             }
-            state.applied = index;
+            (state.applied, state.last_entry) = (index, index);
             // a flood of new customers must not stay awake until the next tick
             let idle = crate::actors::live::idle_since(Instant::now());
             state.pack_idle(idle, 2 * verdicts.len());
@@ -111,7 +197,7 @@ impl ShardMachine {
         let mut state = self.state.lock();
         state.catalog = state.catalog.max(entry.catalog);
         state.last_at = state.last_at.max(Time(entry.at));
-        state.applied = index;
+        (state.applied, state.last_entry) = (index, index);
         self.catalog.send_replace(state.catalog);
     }
 }
@@ -124,7 +210,7 @@ fn stop(shard: u16, index: u64, why: &str) -> ! {
 impl Machine for ShardMachine {
     fn apply(&self, at: Position, kind: EntryKind, body: &Bytes) -> Bytes {
         match kind {
-            EntryKind::Decisions => self.decisions(at.index, body),
+            EntryKind::Decisions => self.decisions(at, body),
             EntryKind::CatalogAt => self.catalog_at(at.index, body),
             EntryKind::Verify => {
                 let hash = self.hash();
@@ -160,29 +246,37 @@ impl Machine for ShardMachine {
     }
 
     fn restore_begin(&self) {
-        *self.state.lock() = super::state::ShardState::default();
+        *self.restoring.lock() = Some(ShardState::default());
     }
 
     fn restore_chunk(&self, chunk: &[u8]) -> Result<(), String> {
-        read_chunk(&mut self.state.lock(), chunk).map_err(|e| e.to_string())
+        let mut restoring = self.restoring.lock();
+        let state = restoring.get_or_insert_default();
+        read_chunk(state, chunk).map_err(|e| e.to_string())
     }
 
     fn restore_end(&self, at: Option<Position>) -> Result<(), String> {
+        let mut state = self.restoring.lock().take().unwrap_or_default();
         let mark = self.history.mark(self.shard).map_err(|e| e.to_string())?;
         let up_to = mark.map_or(0, |m| m.up_to);
         if let Some(at) = at
             && up_to < at.index
         {
-            // history is synced before its checkpoint: it lost what it had. Writing on would hide the gap.
-            self.history.condemn(format!(
+            let why = format!(
                 "it ends at entry {up_to} of shard {}, but was complete up to {}",
                 self.shard, at.index
-            ));
+            );
+            if self.lives.load(Ordering::Acquire) {
+                // a snapshot whose history did not come first: the state before it stays
+                return Err(format!("history does not go as far as the snapshot: {why}"));
+            }
+            // history is synced before its checkpoint: it lost what it had. Writing on would hide the gap.
+            self.history.condemn(why);
         }
-        let mut state = self.state.lock();
         state.applied = at.map_or(0, |p| p.index);
+        state.restored = state.applied;
         state.history_up_to = up_to;
-        self.catalog.send_replace(state.catalog);
+        self.take_over(state);
         Ok(())
     }
 
@@ -190,7 +284,8 @@ impl Machine for ShardMachine {
         let Some(mark) = self.history.mark(self.shard).map_err(|e| e.to_string())? else {
             return Ok(None);
         };
-        let mut fresh = super::state::ShardState {
+        self.restoring.lock().take();
+        let mut fresh = ShardState {
             history_up_to: mark.up_to,
             ..Default::default()
         };
@@ -220,8 +315,7 @@ impl Machine for ShardMachine {
         let meta = mark.meta.unwrap_or_default();
         super::checkpoint::read_meta(&mut fresh, meta).map_err(|e| e.to_string())?;
         fresh.applied = mark.up_to;
-        self.catalog.send_replace(fresh.catalog);
-        *self.state.lock() = fresh;
+        self.take_over(fresh);
         Ok(Some(Rebuilt {
             manifest: mark.manifest.to_vec(),
         }))
@@ -229,5 +323,39 @@ impl Machine for ShardMachine {
 
     fn hash(&self) -> u128 {
         self.state.lock().hash()
+    }
+
+    fn history_upto(&self) -> Option<Position> {
+        // a mark that does not say so is as good as none: everything is asked for again
+        let mark = self.history.mark(self.shard).ok().flatten()?;
+        position_of(self.shard, &mark).ok()
+    }
+
+    fn history_is_whole(&self) -> bool {
+        let state = self.state.lock();
+        state.restored <= state.history_up_to
+    }
+
+    fn history_after(
+        &self,
+        after: Option<Position>,
+        upto: Position,
+    ) -> Result<Option<Box<dyn HistoryPieces>>, String> {
+        let after = after.map_or(0, |after| after.index);
+        let giving = self.history.give(self.shard, after, upto.index)?;
+        Ok(Some(Box::new(giving)))
+    }
+
+    fn take_history(&self, piece: &[u8]) -> Result<(), String> {
+        let days = self.keep.days(crate::clock::wall());
+        let check = Checked { shard: self.shard };
+        self.history.take_piece(self.shard, piece, days, &check)
+    }
+
+    fn history_taken(&self, upto: Position) -> Result<(), String> {
+        let up_to = self.history.taken(self.shard, upto.index)?;
+        let mut state = self.state.lock();
+        state.history_up_to = state.history_up_to.max(up_to);
+        Ok(())
     }
 }

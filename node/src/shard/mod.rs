@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod counters;
 pub mod customer;
 pub mod decision;
+mod given;
 pub mod machine;
 pub mod owner;
 pub mod proposer;

@@ -52,6 +52,37 @@ pub enum ReadError {
         /// The hash.
         hash: u64,
     },
+    /// This replica's history and its state are not of the same moment: it is being given one of them by another node,
+    /// or has not applied as much as it was given. Nothing is lost.
+    #[error(
+        "this replica of shard {shard} is behind: it has applied the log up to entry {applied}, its history is at {history}; try again"
+    )]
+    Behind {
+        /// The shard.
+        shard: u16,
+        /// Log index of the last entry applied.
+        applied: u64,
+        /// Up to which log index anything of its history is.
+        history: u64,
+    },
+}
+
+/// Why something is missing in history: because this replica is behind, or because it is lost.
+fn lost(replica: &impl Replica, lost: ReadError) -> ReadError {
+    let (applied, restored) = {
+        let state = replica.state().lock();
+        (state.applied, state.restored)
+    };
+    let shard = replica.shard();
+    match replica.history().reach(shard) {
+        Ok(history) if history > applied || history < restored => ReadError::Behind {
+            shard,
+            applied,
+            history,
+        },
+        Ok(_) => lost,
+        Err(damaged) => damaged.into(),
+    }
 }
 
 /// The customers of a hash, in memory or away, and their packed bytes in the latter case.
@@ -79,7 +110,7 @@ pub fn bucket(
             return Ok((Arc::new(bucket), Some(packed)));
         }
     }
-    Err(ReadError::Lost { hash })
+    Err(lost(replica, ReadError::Lost { hash }))
 }
 
 /// A decision of history and where it stands.
@@ -98,7 +129,10 @@ pub fn first_answer(
     customer: u64,
     id: u128,
 ) -> Result<Option<Found>, ReadError> {
-    let waiting = replica.state().lock().waiting.receipt(id);
+    let (applied, waiting) = {
+        let state = replica.state().lock();
+        (state.applied, state.waiting.receipt(id))
+    };
     let recent = || -> Result<Option<u64>, ReadError> {
         let (bucket, _) = bucket(replica, customer)?;
         let mut recent = bucket.iter().flat_map(|c| &c.recent);
@@ -113,7 +147,9 @@ pub fn first_answer(
         None => replica
             .history()
             .receipt(replica.shard(), id)?
-            .map(|(index, _)| index),
+            .map(|(index, _)| index)
+            // what this replica has not applied has not happened here yet
+            .filter(|index| *index <= applied),
     };
     let Some(index) = index else {
         return Ok(None);
@@ -128,7 +164,7 @@ pub fn first_answer(
         }
     }
     // known for certain, and what it did is not: better no answer than to do it twice
-    Err(ReadError::Missing { index })
+    Err(lost(replica, ReadError::Missing { index }))
 }
 
 /// The decisions of a customer hash at one log index, in their order.
@@ -158,8 +194,13 @@ pub fn decisions_at(
 /// The records of a customer hash from a log index on, in log order: those in the store, then those that wait.
 pub fn records(replica: &impl Replica, customer: u64, from: u64) -> Result<Vec<Record>, ReadError> {
     // waiting first: a checkpoint that completes in between makes some appear twice, never vanish
-    let waiting = replica.state().lock().waiting.records(customer);
+    let (applied, waiting) = {
+        let state = replica.state().lock();
+        (state.applied, state.waiting.records(customer))
+    };
     let mut all = replica.history().records(replica.shard(), customer, from)?;
+    // history may be ahead of what this replica has applied
+    all.retain(|r| r.index <= applied);
     all.extend(waiting.into_iter().filter(|r| r.index >= from));
     all.sort_by_key(|r| (r.index, r.sub));
     all.dedup_by_key(|r| (r.index, r.sub));
@@ -197,10 +238,13 @@ pub fn ended(
     at_most: usize,
 ) -> Result<Vec<Ended>, ReadError> {
     // waiting first: a checkpoint that completes in between makes some appear twice, never vanish
-    let waiting = replica.state().lock().waiting.ended_of(from, to);
+    let (applied, waiting) = {
+        let state = replica.state().lock();
+        (state.applied, state.waiting.ended_of(from, to))
+    };
     let stored = replica
         .history()
-        .ended(replica.shard(), from, to, at_most)?;
+        .ended(replica.shard(), from, to, at_most, applied)?;
     let mut all: BTreeMap<RunKey, stored::EndedExecution> = stored.into_iter().collect();
     for (key, bytes) in waiting {
         let ended = stored::EndedExecution::decode(bytes).map_err(|e| Unreadable {

@@ -38,8 +38,12 @@ pub struct ShardState {
     pub customers: u64,
     /// Log index of the last entry applied.
     pub applied: u64,
+    /// Log index of the last entry applied that was for the shard itself: decisions, or a catalog's position.
+    pub last_entry: u64,
     /// History up to this index is in the store: a replay makes none up to here.
     pub history_up_to: u64,
+    /// Log index of the checkpoint that the state came from; 0: from none. History must go so far.
+    pub restored: u64,
     /// History that is not in the store yet.
     pub waiting: Waiting,
     /// Buckets awake, in the order they were woken; some may be gone or packed.
