@@ -47,15 +47,17 @@ use std::time::Duration;
 /// What all commands take.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GlobalOpts {
-    /// The server to talk to; any node of a cluster
+    /// The server to talk to; any node of a cluster. Several may be given, apart by commas or with the flag repeated: the
+    /// first that answers tells of the others
     #[arg(
         long,
         global = true,
         env = "SOJOURN_SERVER",
         default_value = "http://127.0.0.1:7410",
+        value_delimiter = ',',
         value_name = "URL"
     )]
-    pub server: String,
+    pub server: Vec<String>,
     /// The workspace to work in
     #[arg(
         long,
@@ -76,7 +78,7 @@ pub struct GlobalOpts {
 impl GlobalOpts {
     /// Connects as told.
     async fn client(&self) -> Result<Client, Trouble> {
-        Client::builder(&self.server)
+        Client::builder(self.server.join(","))
             .workspace(&self.workspace)
             .deadline(self.deadline)
             .connect()

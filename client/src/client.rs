@@ -1,33 +1,41 @@
-//! A connection to a cluster, and what all calls share: deadline, workspace, safe repetition.
+//! A client of a cluster, and what all calls share: deadline, workspace, safe repetition at another node.
 //! Knows nothing of what the calls mean.
 
-use crate::error::{Code, Error, root_cause};
+mod builder;
+
+pub use builder::Builder;
+
+use crate::error::{Code, Error};
 use crate::lane::{
     self,
     book::{Submit, Trouble},
 };
+use crate::nodes::Nodes;
 use crate::receipt::{Outcome, Receipt};
 use crate::signal::{Identifier, Signal};
+use crate::topology;
 use sojourn_proto::v1;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// How long a call may take unless told otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest deadline.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
-/// Signals handed over and not yet looked at by the lane.
-const HANDOVER: usize = 1_024;
-
-/// A client of a cluster. Cheap to clone; all clones share one connection and one stream of signals.
+/// A client of a cluster. Cheap to clone; all clones share one connection and one stream of signals to each node.
+///
+/// It learns from the nodes where customers are, and sends what concerns a customer straight to the owner of its shard.
+/// What it knows may be old: then the node that is asked hands over, or says who owns the shard. A node that is lost or
+/// does not answer is passed over for another, as long as the deadline lasts. A node whose advertised address cannot be
+/// reached from here is served through the others.
 #[derive(Clone)]
 pub struct Client {
-    pub(crate) channel: Channel,
+    nodes: Arc<Nodes>,
     pub(crate) workspace: Arc<str>,
     pub(crate) deadline: Duration,
     server: Arc<str>,
@@ -35,127 +43,9 @@ pub struct Client {
     trouble: Trouble,
 }
 
-/// What a client is made of, for those who need something else than the defaults.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), sojourn_client::Error> {
-/// use sojourn_client::Client;
-/// use std::time::Duration;
-/// let client = Client::builder("http://127.0.0.1:7410")
-///     .workspace("acme")
-///     .deadline(Duration::from_secs(2))
-///     .connect()
-///     .await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Builder {
-    server: String,
-    workspace: String,
-    deadline: Duration,
-}
-
-impl Builder {
-    /// In this workspace; `default` unless told.
-    pub fn workspace(mut self, workspace: impl Into<String>) -> Builder {
-        self.workspace = workspace.into();
-        self
-    }
-
-    /// With this deadline for every call: [`DEADLINE`] unless told, at most [`DEADLINE_MAX`].
-    pub fn deadline(mut self, deadline: Duration) -> Builder {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Connects now.
-    ///
-    /// # Errors
-    /// [`Code::Invalid`] for an address that is none or a deadline out of range, [`Code::Unreachable`] when nobody
-    /// answers there.
-    pub async fn connect(self) -> Result<Client, Error> {
-        let endpoint = self.endpoint()?;
-        let wait = self.deadline;
-        let connecting = tokio::time::timeout(wait, endpoint.connect()).await;
-        let channel = match connecting {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(self.nobody(&root_cause(&error))),
-            Err(_) => {
-                return Err(self.nobody(&format!("no connection within {} s", wait.as_secs_f64())));
-            }
-        };
-        Ok(self.with(channel))
-    }
-
-    /// Makes a client that connects with its first call, and waits for the server within the deadline of each call.
-    /// Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// [`Code::Invalid`] for an address that is none or a deadline out of range.
-    pub fn connect_lazy(self) -> Result<Client, Error> {
-        let channel = self.endpoint()?.connect_lazy();
-        Ok(self.with(channel))
-    }
-
-    fn nobody(&self, why: &str) -> Error {
-        let text = format!(
-            "no server answers at {}: {why}; start one with `sojourn dev`, or name another with --server or SOJOURN_SERVER",
-            self.server
-        );
-        Error::new(Code::Unreachable, text)
-    }
-
-    fn endpoint(&self) -> Result<Endpoint, Error> {
-        if self.deadline.is_zero() || self.deadline > DEADLINE_MAX {
-            let text = format!(
-                "the deadline is {} s, expected more than 0 and at most {} s",
-                self.deadline.as_secs_f64(),
-                DEADLINE_MAX.as_secs()
-            );
-            return Err(Error::new(Code::Invalid, text));
-        }
-        let bad = |why: &str| {
-            let text = format!(
-                "the server is {:?}: {why}; expected an address such as http://127.0.0.1:7410",
-                self.server
-            );
-            Error::new(Code::Invalid, text)
-        };
-        let endpoint =
-            Endpoint::from_shared(self.server.clone()).map_err(|e| bad(&root_cause(&e)))?;
-        match endpoint.uri().scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(bad("this build speaks no tls")),
-            _ => return Err(bad("it has no scheme")),
-        }
-        Ok(endpoint
-            .connect_timeout(self.deadline)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true))
-    }
-
-    fn with(self, channel: Channel) -> Client {
-        let (lane, submits) = mpsc::channel(HANDOVER);
-        let trouble = Trouble::default();
-        tokio::spawn(lane::run(channel.clone(), submits, trouble.clone()));
-        Client {
-            channel,
-            workspace: self.workspace.into(),
-            deadline: self.deadline,
-            server: self.server.into(),
-            lane,
-            trouble,
-        }
-    }
-}
-
 impl Client {
-    /// Connects to a node with the default workspace and deadline. Any node of a cluster will do.
+    /// Connects to a cluster with the default workspace and deadline. Any node will do; several are separated by commas,
+    /// and the first that answers tells of the others.
     ///
     /// # Errors
     /// [`Code::Invalid`] for an address that is none, [`Code::Unreachable`] when nobody answers there.
@@ -163,13 +53,9 @@ impl Client {
         Client::builder(server).connect().await
     }
 
-    /// Begins a client with other settings.
+    /// Begins a client with other settings. One node, or several separated by commas.
     pub fn builder(server: impl Into<String>) -> Builder {
-        Builder {
-            server: server.into(),
-            workspace: "default".to_owned(),
-            deadline: DEADLINE,
-        }
+        Builder::new(server.into())
     }
 
     /// The same connection with another deadline; what is out of range is taken to the nearest that is not.
@@ -189,7 +75,7 @@ impl Client {
         }
     }
 
-    /// The address that it was made with.
+    /// The address that it was made with; several are separated by commas.
     pub fn server(&self) -> &str {
         &self.server
     }
@@ -201,9 +87,11 @@ impl Client {
 
     /// Sends a signal and waits for its receipt, which is durable.
     ///
-    /// While the deadline lasts it is sent again, with the same id, when the server is overloaded or the connection
-    /// breaks; that is safe, for a signal that had arrived is answered with its first receipt. Signals of one customer
-    /// sent by one client, one call after the other, are decided in that order.
+    /// While the deadline lasts it is sent again, with the same id, when the server is overloaded, the connection breaks,
+    /// its shard gets another owner or a node does not answer; that is safe, for a signal that had arrived is answered
+    /// with its first receipt, marked `duplicate` even where the first attempt was this client's own: who sent the first
+    /// is not known. Signals of one customer sent by one client, one call after the other, are decided in that order,
+    /// whichever nodes they go through.
     ///
     /// # Errors
     /// When no server took it: [`Code::Unreachable`], [`Code::Overloaded`], [`Code::Denied`]. It has then not happened.
@@ -257,7 +145,7 @@ impl Client {
 
     /// Why signals wait, when they do.
     pub(crate) fn trouble(&self) -> Option<Error> {
-        self.trouble.get().map(|e| self.explain(e))
+        self.trouble.get().map(|e| explain(e, &self.server))
     }
 
     /// The receipt of a signal sent before, within the dedup window.
@@ -276,7 +164,7 @@ impl Client {
             source: source.to_owned(),
             signal_id: signal_id.to_owned(),
         };
-        let answer = self.call(request, async |channel, request| {
+        let answer = self.call_at(self.place(customer), request, async |channel, request| {
             v1::executions_client::ExecutionsClient::new(channel)
                 .get_receipt(request)
                 .await
@@ -289,8 +177,13 @@ impl Client {
         })
     }
 
-    /// One call, again while the deadline lasts when the server is overloaded or cannot be reached. For what may be done
-    /// twice: queries change nothing, commands carry an id.
+    /// Where a customer is decided.
+    pub(crate) fn place(&self, customer: &Identifier) -> Option<u64> {
+        topology::place(&self.workspace, &customer.name, &customer.value)
+    }
+
+    /// One call to any node, again while the deadline lasts when the server is overloaded or cannot be reached. For what
+    /// may be done twice: queries change nothing, commands carry an id.
     pub(crate) async fn call<Q, A>(
         &self,
         request: Q,
@@ -299,10 +192,23 @@ impl Client {
     where
         Q: Clone,
     {
-        self.attempts(request, true, call).await
+        self.attempts(None, request, true, call).await
     }
 
-    /// The same for what must not be done twice: again only after an answer that says that nothing was done.
+    /// The same, to the owner of the customer with this hash.
+    pub(crate) async fn call_at<Q, A>(
+        &self,
+        place: Option<u64>,
+        request: Q,
+        call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+    {
+        self.attempts(place, request, true, call).await
+    }
+
+    /// One call to any node of what must not be done twice: again only after an answer that says that nothing was done.
     pub(crate) async fn call_once<Q, A>(
         &self,
         request: Q,
@@ -311,11 +217,12 @@ impl Client {
     where
         Q: Clone,
     {
-        self.attempts(request, false, call).await
+        self.attempts(None, request, false, call).await
     }
 
     async fn attempts<Q, A>(
         &self,
+        place: Option<u64>,
         request: Q,
         twice: bool,
         call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
@@ -326,24 +233,47 @@ impl Client {
         let until = Instant::now() + self.deadline;
         let mut attempts = 0;
         let mut unknown = false;
+        let mut avoid = None;
+        let mut told = None;
         loop {
+            let node = told
+                .take()
+                .unwrap_or_else(|| self.nodes.pick(place, avoid.as_ref()));
             let left = until.saturating_duration_since(Instant::now());
+            // what is asked of an owner takes little time: half of it is left for another node, should this one be mute
+            let halved = place.is_some() && twice && self.nodes.has_other(&node);
+            let within = if halved { left / 2 } else { left };
             let mut once = tonic::Request::new(request.clone());
-            once.set_timeout(left);
-            let error = match tokio::time::timeout(left, call(self.channel.clone(), once)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => self.explain(Error::of_status(&status)),
-                Err(_) => {
-                    let text = format!(
-                        "{} did not answer within {} s",
-                        self.server,
-                        self.deadline.as_secs_f64()
-                    );
+            once.set_timeout(within);
+            let channel = self.nodes.channel(&node);
+            let error = match tokio::time::timeout(within, call(channel, once)).await {
+                Ok(Ok(answer)) => {
+                    self.nodes.worked(&node);
+                    return Ok(answer.into_inner());
+                }
+                // nobody here cancels a call: that is how the transport words the time-out that went along with it
+                Ok(Err(status)) if status.code() != tonic::Code::Cancelled => {
+                    explain(Error::of_status(&status), &node)
+                }
+                Ok(Err(_)) | Err(_) => {
+                    let text = format!("{node} did not answer within {} s", within.as_secs_f64());
                     Error::new(Code::Deadline, text).unknown()
                 }
             };
             unknown |= error.is_unknown();
             let error = if unknown { error.unknown() } else { error };
+            match error.code() {
+                Code::Unreachable if error.cause().is_empty() => self.nodes.failed(&node),
+                // it answered, so it can be asked
+                Code::Unreachable => told = error.moved().filter(|a| self.nodes.knows(a)),
+                Code::Deadline => {}
+                _ => self.nodes.worked(&node),
+            }
+            if error.code() == Code::Overloaded {
+                avoid = None;
+            } else {
+                avoid = Some(node);
+            }
             let pause = lane::book::pause(attempts, error.retry_after());
             let again = error.is_retryable() && (twice || !unknown);
             if !again || Instant::now() + pause >= until {
@@ -354,18 +284,37 @@ impl Client {
         }
     }
 
-    /// Names the server in errors that are about reaching it.
-    pub(crate) fn explain(&self, error: Error) -> Error {
-        if error.code() == Code::Unreachable && error.message().starts_with("no server answers:") {
-            let text = error.message().replacen(
-                "no server answers",
-                &format!("no server answers at {}", self.server),
-                1,
-            );
-            return error.with_message(text);
+    /// The nodes that it may talk to, and what it knows of where customers are.
+    pub(crate) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// A node for a call that is no [`Client::call`], and its connection.
+    pub(crate) fn ask(&self, place: Option<u64>) -> (crate::nodes::Address, Channel) {
+        self.nodes.ask(place, None)
+    }
+
+    /// A call that was made without [`Client::call`] failed there.
+    pub(crate) fn failed(&self, node: &crate::nodes::Address, status: &tonic::Status) -> Error {
+        let error = explain(Error::of_status(status), node);
+        if error.code() == Code::Unreachable && error.cause().is_empty() {
+            self.nodes.failed(node);
         }
         error
     }
+}
+
+/// Names the server in errors that are about reaching it.
+fn explain(error: Error, node: &str) -> Error {
+    if error.code() == Code::Unreachable && error.message().starts_with("no server answers:") {
+        let text = error.message().replacen(
+            "no server answers",
+            &format!("no server answers at {node}"),
+            1,
+        );
+        return error.with_message(text);
+    }
+    error
 }
 
 impl std::fmt::Debug for Client {

@@ -1,5 +1,6 @@
 //! What can go wrong between this program and a server, as one type. Knows nothing of how it is shown.
 
+use crate::nodes::{self, Address};
 use sojourn_proto::v1;
 use std::fmt;
 use std::time::Duration;
@@ -94,6 +95,8 @@ pub struct Error {
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
     unknown: bool,
+    /// Who owns what this was about, where it said so.
+    moved: Option<Address>,
 }
 
 impl Error {
@@ -106,6 +109,7 @@ impl Error {
             violations: Vec::new(),
             retry_after: None,
             unknown: false,
+            moved: None,
         }
     }
 
@@ -187,7 +191,13 @@ impl Error {
                 .filter(|ms| *ms > 0)
                 .map(Duration::from_millis),
             unknown: leaves_unknown(code),
+            moved: None,
         }
+    }
+
+    /// Where to ask instead, when the one who answered knew.
+    pub(crate) fn moved(&self) -> Option<Address> {
+        self.moved.clone()
     }
 
     /// The answer to a call. `sent`: whether the server may have seen the request at all.
@@ -205,6 +215,10 @@ impl Error {
         }
         if let Some(info) = status.get_details_error_info() {
             error.cause = info.reason;
+            let address = info.metadata.get("address").filter(|a| !a.is_empty());
+            error.moved = address
+                .map(|a| nodes::address(a))
+                .filter(|a| nodes::endpoint(a, Duration::ZERO).is_ok());
         }
         error.retry_after = status.get_details_retry_info().and_then(|r| r.retry_delay);
         error.unknown = leaves_unknown(status.code());

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::receipt::Position;
 use crate::signal::Identifier;
 use futures::stream::{self, Stream, StreamExt as _};
+use sojourn_journey::identifier::ExecutionId;
 use sojourn_proto::v1::{self, executions_client::ExecutionsClient};
 
 /// Which execution.
@@ -62,6 +63,18 @@ pub struct Read {
     pub at_least: Option<Position>,
     /// From any replica; the answer says how old it is.
     pub stale: bool,
+}
+
+impl Client {
+    /// Where an execution is decided.
+    fn place_of(&self, execution: &ExecutionRef) -> Option<u64> {
+        match execution {
+            ExecutionRef::Id(id) => id.parse::<ExecutionId>().ok().map(|id| id.customer),
+            ExecutionRef::Latest { customer, .. } | ExecutionRef::Customer(customer) => {
+                self.place(customer)
+            }
+        }
+    }
 }
 
 impl Read {
@@ -156,9 +169,11 @@ impl Client {
             execution: Some(execution.wire(&self.workspace)),
             options: Some(read.wire()),
         };
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).get(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).get(request).await,
+        )
         .await
     }
 
@@ -184,7 +199,8 @@ impl Client {
             page_size: filter.page_size.unwrap_or_default(),
             page_token: token.to_owned(),
         };
-        self.call(request, async |channel, request| {
+        let place = filter.customer.as_ref().and_then(|c| self.place(c));
+        self.call_at(place, request, async |channel, request| {
             ExecutionsClient::new(channel).list(request).await
         })
         .await
@@ -242,12 +258,13 @@ impl Client {
             options: Some(read.wire()),
         };
         let client = self.clone();
+        let place = self.place_of(&execution);
         stream::unfold(Some(request), move |request| {
             let client = client.clone();
             async move {
                 let mut request = request?;
                 let page = client
-                    .call(request.clone(), async |channel, request| {
+                    .call_at(place, request.clone(), async |channel, request| {
                         ExecutionsClient::new(channel)
                             .max_decoding_message_size(crate::lane::DECODE_MAX)
                             .timeline(request)
@@ -281,9 +298,11 @@ impl Client {
             execution: Some(execution.wire(&self.workspace)),
             options: Some(read.wire()),
         };
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).why(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).why(request).await,
+        )
         .await
     }
 
@@ -305,16 +324,21 @@ impl Client {
             customer: customer.map(Identifier::wire),
         };
         // no deadline on the call itself: a watch lasts as long as its reader wants
+        let place = match customer {
+            Some(customer) => self.place(customer),
+            None => self.place_of(&ExecutionRef::Id(execution.to_owned())),
+        };
+        let (node, channel) = self.ask(place);
         let begun = tokio::time::timeout(
             self.deadline,
-            ExecutionsClient::new(self.channel.clone())
+            ExecutionsClient::new(channel)
                 .max_decoding_message_size(crate::lane::DECODE_MAX)
                 .watch(request),
         )
         .await;
         let answers = match begun {
             Ok(Ok(answers)) => answers.into_inner(),
-            Ok(Err(status)) => return Err(self.explain(Error::of_status(&status))),
+            Ok(Err(status)) => return Err(self.failed(&node, &status)),
             Err(_) => {
                 return Err(Error::new(
                     crate::Code::Deadline,
@@ -356,9 +380,11 @@ impl Client {
             to: to.to_owned(),
             run_actions,
         };
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).r#override(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).r#override(request).await,
+        )
         .await
     }
 
@@ -372,9 +398,11 @@ impl Client {
         command: &Command,
     ) -> Result<v1::CommandResponse, Error> {
         let request = command.wire(&self.workspace, execution);
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).hold(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).hold(request).await,
+        )
         .await
     }
 
@@ -388,9 +416,11 @@ impl Client {
         command: &Command,
     ) -> Result<v1::CommandResponse, Error> {
         let request = command.wire(&self.workspace, execution);
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).resume(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).resume(request).await,
+        )
         .await
     }
 
@@ -409,9 +439,11 @@ impl Client {
             command,
             outcome: outcome.map(str::to_owned),
         };
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).stop(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).stop(request).await,
+        )
         .await
     }
 
@@ -434,9 +466,11 @@ impl Client {
             action,
             new_key,
         };
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).retry_action(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).retry_action(request).await,
+        )
         .await
     }
 
@@ -452,9 +486,11 @@ impl Client {
     ) -> Result<v1::CommandResponse, Error> {
         let command = Some(command.wire(&self.workspace, execution));
         let request = v1::SkipActionRequest { command, action };
-        self.call(request, async |channel, request| {
-            ExecutionsClient::new(channel).skip_action(request).await
-        })
+        self.call_at(
+            self.place_of(execution),
+            request,
+            async |channel, request| ExecutionsClient::new(channel).skip_action(request).await,
+        )
         .await
     }
 }

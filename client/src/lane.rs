@@ -1,80 +1,74 @@
-//! The way of signals from this client to a server: one bidirectional stream, a window, and a book of what is under way.
+//! The way of signals from this client to the nodes: a stream to each of them, and one book of what is under way, so that
+//! the order of a customer's signals is kept whichever node they go to.
 //! Knows nothing of journeys; what a receipt says is the caller's business.
 
 pub(crate) mod book;
+mod links;
+mod routes;
 
-use crate::error::{Code, Error, root_cause};
+use crate::error::Error;
+use crate::nodes::{Address, Nodes};
+use crate::topology::View;
 use book::{Book, Submit, Trouble};
-use sojourn_proto::v1::{self, signals_client::SignalsClient};
-use std::pin::Pin;
+use links::{Event, Links};
+use routes::{LinkId, Routes};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::Channel;
 
 /// A message of answers may be large: the window's worth of receipts with many parts.
 pub(crate) const DECODE_MAX: usize = 64 << 20;
-/// How long opening a stream may take before it is tried again.
-const OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether anybody still waits, once all clients are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// An open stream.
-struct Stream {
-    requests: mpsc::UnboundedSender<v1::StreamRequest>,
-    answers: tonic::Streaming<v1::StreamResponse>,
-}
-
-/// A stream on its way; kept over the rounds of the loop, so that arriving signals do not begin it anew.
-type Opening = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>;
-
 /// Runs until all clients are gone and all signals answered.
-pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>, trouble: Trouble) {
+pub(crate) async fn run(nodes: Arc<Nodes>, mut submits: mpsc::Receiver<Submit>, trouble: Trouble) {
     let mut book = Book::new(trouble);
-    let mut stream: Option<Stream> = None;
-    let mut opening: Option<Opening> = None;
+    let mut links = Links::default();
+    let mut views = nodes.views();
+    let mut view: Arc<View> = views.borrow_and_update().clone();
+    let mut wanted: BTreeSet<Address> = nodes.all();
+    let mut usable: Vec<LinkId> = Vec::new();
     let mut open = true;
-    let mut failures = 0_u32;
-    let mut retry_at = Instant::now();
     let mut batch = Vec::new();
     while open || !book.is_idle() {
-        book.tick(Instant::now());
-        if let Some(live) = &stream {
-            while let Some(request) = book.next() {
-                // a closed channel means that the stream ended; `answers` says so next
-                let _ = live.requests.send(request);
+        let now = Instant::now();
+        book.tick(now);
+        let needed = book.wants_connection();
+        if needed {
+            links.want(&nodes, &wanted, now);
+        }
+        for link in &usable {
+            while let Some(request) = book.next(*link, now) {
+                links.send(*link, request);
             }
         }
         let room = if open { book.room() } else { 0 };
         // once all clients are gone nobody tells of a caller that goes too: look now and then
-        let look = (!open).then(|| Instant::now() + LOOK_EVERY);
-        let wake = book.wake().into_iter().chain(look).min();
-        if stream.is_none() && opening.is_none() && book.wants_connection() {
-            opening = Some(Box::pin(open_stream(channel.clone(), retry_at)));
-        }
+        let look = (!open).then(|| now + LOOK_EVERY);
+        let reopen = links.wake(&wanted).filter(|_| needed);
+        let wake = book.wake().into_iter().chain(look).chain(reopen).min();
+        let mut changed = false;
         tokio::select! {
             biased;
-            answers = next_answers(&mut stream), if stream.is_some() => match answers {
-                Ok(Some(answers)) => {
-                    failures = 0;
+            (link, event) = links.next() => match event {
+                Event::Answers(answers) => {
                     let now = Instant::now();
                     for ack in answers.acks {
-                        book.answer(ack.number, ack.result.and_then(|r| r.result), now);
+                        book.answer(link, ack.number, ack.result.and_then(|r| r.result), now);
                     }
                 }
-                ended => {
-                    stream = None;
-                    book.broke();
-                    if let Err(status) = ended {
-                        let error = Error::of_status(&status);
-                        if !worth_trying(&error) {
-                            book.give_up(&error);
-                        }
-                        book.trouble.set(Some(error));
-                    }
-                    retry_at = Instant::now() + book::pause(failures, None);
-                    failures = failures.saturating_add(1);
+                Event::Opened => {
+                    book.trouble.set(None);
+                    changed = true;
+                }
+                Event::Failed(error) => down(&mut book, &links, Some(error)),
+                Event::Broke(error) => {
+                    changed = true;
+                    book.broke(link);
+                    down(&mut book, &links, error);
                 }
             },
             count = submits.recv_many(&mut batch, room.max(1)), if room > 0 => {
@@ -83,42 +77,56 @@ pub(crate) async fn run(channel: Channel, mut submits: mpsc::Receiver<Submit>, t
                     book.add(submit);
                 }
             }
-            opened = opened(&mut opening), if opening.is_some() => {
-                opening = None;
-                match opened {
-                    Ok(live) => {
-                        stream = Some(live);
-                        book.trouble.set(None);
-                    }
-                    Err(error) => {
-                        if !worth_trying(&error) {
-                            book.give_up(&error);
-                        }
-                        book.trouble.set(Some(error));
-                        retry_at = Instant::now() + book::pause(failures, None);
-                        failures = failures.saturating_add(1);
-                    }
-                }
+            told = views.changed(), if views.has_changed().is_ok() => if told.is_ok() {
+                view = views.borrow_and_update().clone();
+                changed = true;
             },
             () = sleep_until(wake), if wake.is_some() => {}
+        }
+        if changed {
+            let_go(&nodes, &view, &mut links, &book);
+            wanted = addresses(&nodes, &view, &links);
+            let routes = links.open();
+            usable = routes.keys().copied().collect();
+            book.set_routes(Routes::new(&view, &routes));
         }
     }
 }
 
-async fn next_answers(
-    stream: &mut Option<Stream>,
-) -> Result<Option<v1::StreamResponse>, tonic::Status> {
-    match stream {
-        Some(live) => live.answers.message().await,
-        None => std::future::pending().await,
+/// A link was lost, or could not be made.
+fn down(book: &mut Book, links: &Links, error: Option<Error>) {
+    let Some(error) = error else { return };
+    if links.all_hopeless() {
+        book.give_up(&error);
+    }
+    if !links.any_open() {
+        book.trouble.set(Some(error));
     }
 }
 
-async fn opened(opening: &mut Option<Opening>) -> Result<Stream, Error> {
-    match opening {
-        Some(future) => future.as_mut().await,
-        None => std::future::pending().await,
+/// To whom a link is wanted: those that own something; as long as none is open, everybody.
+fn addresses(nodes: &Nodes, view: &View, links: &Links) -> BTreeSet<Address> {
+    let owning: BTreeSet<Address> = view.owning().into_iter().cloned().collect();
+    if owning.is_empty() || !links.any_open() {
+        return nodes.all();
     }
+    owning
+}
+
+/// Closes links that are not needed once one to an owner is open: to nodes that are gone or own nothing, to a seed that
+/// is a node under another name. One with signals under way stays until they are answered.
+fn let_go(nodes: &Nodes, view: &View, links: &mut Links, book: &Book) {
+    let owning = view.owning();
+    let straight = links.open().values().any(|a| owning.contains(a));
+    let all = nodes.all();
+    links.keep(|id, address| {
+        let needed = if straight {
+            owning.contains(address)
+        } else {
+            all.contains(address)
+        };
+        needed || !book.is_calm(id)
+    });
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -126,44 +134,4 @@ async fn sleep_until(wake: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Opens a stream and waits for its headers: as long as they have not come nothing has been sent, so that "unreachable"
-/// is known and not "unknown".
-async fn open_stream(channel: Channel, not_before: Instant) -> Result<Stream, Error> {
-    tokio::time::sleep_until(not_before.into()).await;
-    let (requests, receiver) = mpsc::unbounded_channel();
-    let mut client = SignalsClient::new(channel).max_decoding_message_size(DECODE_MAX);
-    let opening = client.stream(UnboundedReceiverStream::new(receiver));
-    match tokio::time::timeout(OPEN_MAX, opening).await {
-        Ok(Ok(response)) => Ok(Stream {
-            requests,
-            answers: response.into_inner(),
-        }),
-        Ok(Err(status)) => Err(unreachable(&status)),
-        Err(_) => Err(Error::new(
-            Code::Unreachable,
-            "the server did not open a stream within 5 s",
-        )),
-    }
-}
-
-fn unreachable(status: &tonic::Status) -> Error {
-    let error = Error::of_status(status);
-    match error.code() {
-        // nothing was sent on it, so whatever happened, no signal is in doubt
-        Code::Internal | Code::Cancelled | Code::Deadline | Code::Unreachable => Error::new(
-            Code::Unreachable,
-            format!("no server answers: {}", root_cause(status)),
-        ),
-        _ => error,
-    }
-}
-
-/// Whether another attempt at a stream can come out differently.
-fn worth_trying(error: &Error) -> bool {
-    !matches!(
-        error.code(),
-        Code::Denied | Code::Unsupported | Code::Invalid
-    )
 }

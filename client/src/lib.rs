@@ -18,8 +18,9 @@
 //! # }
 //! ```
 //!
-//! What this crate does not know: where customers live in the cluster (any node takes any request), how journeys are
-//! decided (the `journey` crate, used here only to lint and simulate offline), and how anything is stored.
+//! What this crate does not know: how a cluster agrees on where customers live (it is told, and any node takes any
+//! request), how journeys are decided (the `journey` crate, used here to lint and simulate offline, and to place
+//! customers), and how anything is stored.
 
 pub mod cli;
 mod client;
@@ -29,8 +30,10 @@ mod executions;
 pub mod input;
 mod journeys;
 mod lane;
+mod nodes;
 mod receipt;
 mod signal;
+mod topology;
 mod unmatched;
 
 pub use client::{Builder, Client, DEADLINE, DEADLINE_MAX, Pending};

@@ -529,3 +529,32 @@ async fn a_bench_measures_calls_and_streams_in_closed_and_open_loop() {
     assert_eq!(exit, Exit::Done, "{talk}");
     assert_eq!(json(&data)["started"], 2_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bench_of_a_cluster_asks_each_owner() {
+    let world = World::faultless();
+    world.state().topology.hands_over = true;
+    let servers: Vec<Server> = (1..=2).map(|id| world.join(id)).collect();
+    world.owners(&[1, 2]);
+    let urls = format!("{},{}", servers[0].url(), servers[1].url());
+    for more in [vec![], vec!["--stream"], vec!["--open", "500", "--stream"]] {
+        let mut words = vec!["bench", "signals", "--server", &urls];
+        words.extend(["--in-flight", "1,5", "--customers", "400", "--seconds", "1"]);
+        words.extend(["--rounds", "1", "--no-echo", "--json", "--connections", "3"]);
+        words.extend(more.iter().copied());
+        let (exit, data, talk) = run(&words).await;
+        assert_eq!(exit, Exit::Done, "{more:?}: {talk}");
+        for run in json(&data)["runs"].as_array().expect("a list") {
+            assert!(
+                run["server"]["answers"].as_u64() > Some(50),
+                "{more:?}: {run}"
+            );
+        }
+    }
+    let (straight, astray) = world.ways();
+    // but the customers that were started before the topology was known
+    assert!(
+        straight > 0 && astray <= 3 * 400,
+        "{straight} straight, {astray} astray"
+    );
+}

@@ -40,7 +40,7 @@ pub struct SignalsArgs {
     /// Bytes of data in each signal
     #[arg(long, default_value_t = 200, value_name = "N")]
     data_bytes: usize,
-    /// Connections
+    /// Connections; to a cluster, shared out among the nodes that own something, at least one each
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = args::positive)]
     connections: usize,
     /// How long each run lasts

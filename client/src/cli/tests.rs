@@ -58,6 +58,7 @@ fn command_lines_that_are_understood() {
         "simulate loan.yaml --input loan.csv.gz --map map.toml --until 2012-04-01T00:00:00Z",
         "bench signals --in-flight 1,64,256 --stream --server-pid 12",
         "bench executions --count 1000",
+        "journey list --server http://127.0.0.1:7410,http://127.0.0.1:7420 --server http://127.0.0.1:7430",
         "completions bash",
     ];
     for line in lines {

@@ -4,11 +4,15 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 mod admin;
-mod cluster;
+pub mod cluster;
+mod executions;
 
 use admin::Admin;
+use cluster::{Node, Topology};
 use prost::Message as _;
-use sojourn_client::wire::{self as v1, cluster_server, journeys_server, signals_server};
+use sojourn_client::wire::{
+    self as v1, cluster_server, executions_server, journeys_server, signals_server,
+};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -41,7 +45,7 @@ type Plan = Box<dyn Fn(u64, &v1::Signal) -> Fault + Send>;
 
 /// What outlives the server.
 #[derive(Clone)]
-pub struct World(Arc<Mutex<State>>);
+pub struct World(Arc<Mutex<State>>, Arc<tokio::sync::watch::Sender<u64>>);
 
 pub struct State {
     /// By customer, the ids in the order in which they were applied.
@@ -52,18 +56,21 @@ pub struct State {
     plan: Plan,
     pub published: HashMap<String, String>,
     pub admin: Admin,
+    pub topology: Topology,
 }
 
 impl World {
     pub fn new(plan: impl Fn(u64, &v1::Signal) -> Fault + Send + 'static) -> World {
-        World(Arc::new(Mutex::new(State {
+        let state = State {
             applied: HashMap::new(),
             receipts: HashMap::new(),
             arrived: 0,
             plan: Box::new(plan),
             published: HashMap::new(),
             admin: Admin::default(),
-        })))
+            topology: Topology::default(),
+        };
+        World(Arc::new(Mutex::new(state)), Arc::default())
     }
 
     pub fn faultless() -> World {
@@ -129,6 +136,12 @@ impl World {
 }
 
 impl State {
+    /// What a signal was answered when it was applied.
+    pub fn receipt(&self, source: &str, id: &str) -> Option<v1::Receipt> {
+        let key = (source.to_owned(), id.to_owned());
+        self.receipts.get(&key).cloned()
+    }
+
     /// The first signal of a customer starts, every other moves; the same again is a duplicate.
     fn apply(&mut self, signal: &v1::Signal) -> v1::Receipt {
         let key = (signal.source.clone(), signal.id.clone());
@@ -172,13 +185,13 @@ impl State {
 }
 
 #[tonic::async_trait]
-impl signals_server::Signals for World {
+impl signals_server::Signals for Node {
     async fn send(
         &self,
         request: Request<v1::SendRequest>,
     ) -> Result<Response<v1::SendResponse>, Status> {
-        let signal = request.into_inner().signal.unwrap_or_default();
-        match self.take(&signal).1 {
+        let v1::SendRequest { workspace, signal } = request.into_inner();
+        match self.take(&workspace, &signal.unwrap_or_default()).1 {
             Some(v1::item_result::Result::Receipt(receipt)) => {
                 Ok(Response::new(v1::SendResponse {
                     receipt: Some(receipt),
@@ -208,13 +221,13 @@ impl signals_server::Signals for World {
         &self,
         request: Request<Streaming<v1::StreamRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let world = self.clone();
+        let node = self.clone();
         let mut signals = request.into_inner();
         let (answers, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(request)) = signals.message().await {
-                let (fault, result) =
-                    world.take(&v1::Signal::decode(request.signal).unwrap_or_default());
+                let signal = v1::Signal::decode(request.signal).unwrap_or_default();
+                let (fault, result) = node.take(&request.workspace, &signal);
                 match fault {
                     Fault::BreakBefore | Fault::BreakAfter => return,
                     Fault::Silent => continue,
@@ -251,6 +264,11 @@ impl Server {
 
     /// At the address of an earlier one.
     pub fn at(world: &World, address: SocketAddr) -> Server {
+        Server::of_node(world, 0, address)
+    }
+
+    /// Of this node of a cluster; 0: of none.
+    pub fn of_node(world: &World, id: u64, address: SocketAddr) -> Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -274,10 +292,15 @@ impl Server {
         drop(guard);
         let incoming =
             tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let node = Node {
+            world: world.clone(),
+            id,
+        };
         let router = tonic::transport::Server::builder()
-            .add_service(signals_server::SignalsServer::new(world.clone()))
-            .add_service(journeys_server::JourneysServer::new(world.clone()))
-            .add_service(cluster_server::ClusterServer::new(world.clone()));
+            .add_service(signals_server::SignalsServer::new(node.clone()))
+            .add_service(executions_server::ExecutionsServer::new(node.clone()))
+            .add_service(cluster_server::ClusterServer::new(node))
+            .add_service(journeys_server::JourneysServer::new(world.clone()));
         runtime.spawn(router.serve_with_incoming(incoming));
         Server {
             address,

@@ -2,19 +2,22 @@
 //! begin at their time whatever came of the others (open loop). The same code for a server and for the echo: both take
 //! the same messages.
 
+mod stream;
+
 use super::measure::Run;
 use crate::cli::exit::{Exit, Trouble};
+use crate::client::Client;
 use crate::error::Error;
+use crate::nodes::Address;
+use crate::topology;
 use bytes::Bytes;
-use prost::Message as _;
 use sojourn_proto::v1::{self, echo_client::EchoClient, signals_client::SignalsClient};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc};
+use stream::OneStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -66,36 +69,91 @@ pub(super) fn signal(load: &Load, customer_number: usize, kind: &str, id: String
     }
 }
 
-/// The connections to one target.
+/// The connections to one target: of a cluster, some to each node that owns something.
 pub(super) struct Connections {
     target: Target,
-    channels: Vec<Channel>,
+    nodes: Vec<(Address, Vec<Channel>)>,
+    /// Tells which node owns a customer.
+    cluster: Option<Client>,
     next_id: Arc<AtomicU64>,
 }
 
+/// Which customers belong to which node while a run lasts.
+struct Shares {
+    /// By customer, the place of its node among the nodes.
+    node: Vec<usize>,
+    /// By node, its customers.
+    customers: Vec<Vec<usize>>,
+}
+
 impl Connections {
+    /// To one server.
     pub async fn open(target: Target, url: &str, count: usize) -> Result<Connections, Trouble> {
-        let nobody = |e: &dyn std::fmt::Display| {
-            Trouble::new(
-                Exit::Unreachable,
-                format!("no server answers at {url}: {e}"),
-            )
-        };
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|e| Trouble::usage(format!("the server is {url:?}: {e}")))?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20)
-            .connect_timeout(Duration::from_secs(5));
-        let mut channels = Vec::new();
-        for _ in 0..count {
-            channels.push(endpoint.connect().await.map_err(|e| nobody(&e))?);
+        Connections::to(target, vec![url.into()], count, None).await
+    }
+
+    /// To the cluster of a client, so that each signal goes straight to the owner of its customer; to the server that the
+    /// client speaks to, when that knows of no cluster.
+    pub async fn of_cluster(client: &Client, count: usize) -> Result<Connections, Trouble> {
+        let view = client.nodes().view();
+        let mut addresses: Vec<Address> = view.owning().into_iter().cloned().collect();
+        if addresses.is_empty() {
+            addresses.push(client.nodes().pick(None, None));
+        }
+        Connections::to(Target::Server, addresses, count, Some(client.clone())).await
+    }
+
+    async fn to(
+        target: Target,
+        addresses: Vec<Address>,
+        count: usize,
+        cluster: Option<Client>,
+    ) -> Result<Connections, Trouble> {
+        let each = count.div_ceil(addresses.len());
+        let mut nodes = Vec::new();
+        for address in addresses {
+            let endpoint = Endpoint::from_shared(address.to_string())
+                .map_err(|e| Trouble::usage(format!("the server is {address:?}: {e}")))?
+                .tcp_nodelay(true)
+                .initial_stream_window_size(4 << 20)
+                .initial_connection_window_size(8 << 20)
+                .connect_timeout(Duration::from_secs(5));
+            let mut channels = Vec::new();
+            for _ in 0..each {
+                let connected = endpoint.connect().await;
+                channels.push(connected.map_err(|e| {
+                    let text = format!("no server answers at {address}: {e}");
+                    Trouble::new(Exit::Unreachable, text)
+                })?);
+            }
+            nodes.push((address, channels));
         }
         Ok(Connections {
             target,
-            channels,
+            nodes,
+            cluster,
             next_id: Arc::new(AtomicU64::new(0)),
         })
+    }
+
+    /// Where the customers of a load are now. A customer of whom that is not known is anybody's: nodes hand over.
+    fn shares(&self, load: &Load) -> Shares {
+        let view = self.cluster.as_ref().map(|c| c.nodes().view());
+        let count = self.nodes.len();
+        let node: Vec<usize> = (0..load.customers)
+            .map(|number| {
+                let name = customer(&load.run, number);
+                let place = topology::place(&load.workspace, "bench_id", &name);
+                let owner = view.as_ref().zip(place).and_then(|(v, p)| v.owner(p));
+                let known = owner.and_then(|o| self.nodes.iter().position(|(a, _)| a == o));
+                known.unwrap_or(number % count)
+            })
+            .collect();
+        let mut customers = vec![Vec::new(); count];
+        for (number, node) in node.iter().enumerate() {
+            customers[*node].push(number);
+        }
+        Shares { node, customers }
     }
 
     /// One run: warms up, then measures.
@@ -117,20 +175,28 @@ impl Connections {
         let begin = Instant::now() + load.warm_up;
         let end = begin + load.measured;
         let mut clients = JoinSet::new();
+        let shares = Arc::new(self.shares(load));
         for slot in 0..load.in_flight {
-            let channel = self.channels[slot % self.channels.len()].clone();
+            let channels: Vec<Channel> = self
+                .nodes
+                .iter()
+                .map(|(_, channels)| channels[slot % channels.len()].clone())
+                .collect();
+            let shares = shares.clone();
             let (load, target, ids) = (load.clone(), self.target, self.next_id.clone());
             clients.spawn(async move {
                 let mut run = Run::new();
-                let mut turn = Turn::new(slot, &load);
+                let mut turn = Turn::new(slot, load.in_flight, load.customers);
                 loop {
                     let started = Instant::now();
                     if started >= end {
                         return run;
                     }
                     let id = format!("{}-{}", load.run, ids.fetch_add(1, Ordering::Relaxed));
-                    let signal = signal(&load, turn.next(), "bench.tick", id);
-                    let answer = call(target, channel.clone(), &load.workspace, signal).await;
+                    let customer = turn.next();
+                    let channel = channels[shares.node[customer]].clone();
+                    let signal = signal(&load, customer, "bench.tick", id);
+                    let answer = call(target, channel, &load.workspace, signal).await;
                     if started >= begin {
                         match answer {
                             Ok(()) => run.answered(started.elapsed()),
@@ -146,6 +212,7 @@ impl Connections {
     /// Open loop, a call per signal.
     async fn open_calls(&self, load: &Load, rate: u64) -> Run {
         let room = Arc::new(Semaphore::new(OPEN_MAX));
+        let shares = self.shares(load);
         let first = Instant::now();
         let begin = first + load.warm_up;
         let end = begin + load.measured;
@@ -164,8 +231,10 @@ impl Connections {
                 break;
             };
             let number = usize::try_from(sent).unwrap_or(usize::MAX);
-            let channel = self.channels[number % self.channels.len()].clone();
-            let signal = self.request(load, number % load.customers);
+            let customer = number % load.customers;
+            let (_, channels) = &self.nodes[shares.node[customer]];
+            let channel = channels[number % channels.len()].clone();
+            let signal = self.request(load, customer);
             let (target, workspace) = (self.target, load.workspace.clone());
             calls.spawn(async move {
                 let answer = call(target, channel, &workspace, signal).await;
@@ -193,22 +262,55 @@ impl Connections {
 
     /// Closed or open loop, by streams: one on each connection, the signals shared out among them.
     async fn streams(&self, load: &Load) -> Run {
-        let count = self.channels.len().min(load.in_flight);
-        let mut streams = JoinSet::new();
-        for place in 0..count {
-            let slots: Vec<usize> = (place..load.in_flight).step_by(count).collect();
+        let shares = self.shares(load);
+        let customers: Vec<Arc<Vec<usize>>> = shares.customers.into_iter().map(Arc::new).collect();
+        // first one of each node, then the second of each, so that few in flight still reach every node
+        let mut places: Vec<(usize, Channel)> = Vec::new();
+        for round in 0.. {
+            let before = places.len();
+            for (node, (_, channels)) in self.nodes.iter().enumerate() {
+                if !customers[node].is_empty()
+                    && let Some(channel) = channels.get(round)
+                {
+                    places.push((node, channel.clone()));
+                }
+            }
+            if places.len() == before || places.len() >= load.in_flight {
+                break;
+            }
+        }
+        places.truncate(load.in_flight);
+        let count = places.len();
+        // of each node, how many virtual clients and streams share its customers
+        let of_node = |node: usize| {
+            let streams = places.iter().enumerate().filter(|(_, (n, _))| *n == node);
+            let streams: Vec<usize> = streams.map(|(place, _)| place).collect();
+            let slots: Vec<usize> = (0..load.in_flight)
+                .filter(|slot| streams.contains(&(slot % count)))
+                .collect();
+            (streams, slots)
+        };
+        let mut running = JoinSet::new();
+        for (place, (node, channel)) in places.iter().enumerate() {
+            let (of_streams, of_slots) = of_node(*node);
+            let mine = of_slots.iter().enumerate();
+            let mine = mine.filter(|(_, slot)| *slot % count == place);
             let rate = load.open.map(|rate| rate as f64 / count as f64);
+            let number = of_streams.iter().position(|p| *p == place).unwrap_or(0);
+            let streams = of_streams.len();
             let stream = OneStream {
                 target: self.target,
-                channel: self.channels[place].clone(),
+                channel: channel.clone(),
                 ids: self.next_id.clone(),
                 load: load.clone(),
-                slots,
+                slots: mine.map(|(number, _)| number).collect(),
+                step: of_slots.len(),
+                customers: customers[*node].clone(),
             };
-            streams.spawn(async move {
+            running.spawn(async move {
                 let done = match rate {
                     None => stream.closed().await,
-                    Some(rate) => stream.open(rate, place, count).await,
+                    Some(rate) => stream.open(rate, number, streams).await,
                 };
                 done.unwrap_or_else(|status| {
                     let mut run = Run::new();
@@ -217,7 +319,7 @@ impl Connections {
                 })
             });
         }
-        gather(streams, load.measured).await
+        gather(running, load.measured).await
     }
 }
 
@@ -247,12 +349,13 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(slot: usize, load: &Load) -> Turn {
+    /// One of `step` that share so many customers, at least one.
+    fn new(slot: usize, step: usize, customers: usize) -> Turn {
         Turn {
-            slot: slot % load.customers,
-            at: slot % load.customers,
-            step: load.in_flight,
-            customers: load.customers,
+            slot: slot % customers,
+            at: slot % customers,
+            step,
+            customers,
         }
     }
 
@@ -279,167 +382,6 @@ async fn call(
     match target {
         Target::Server => SignalsClient::new(channel).send(request).await.map(drop),
         Target::Echo => EchoClient::new(channel).send(request).await.map(drop),
-    }
-}
-
-struct OneStream {
-    target: Target,
-    channel: Channel,
-    ids: Arc<AtomicU64>,
-    load: Load,
-    slots: Vec<usize>,
-}
-
-type Requests = mpsc::UnboundedSender<v1::StreamRequest>;
-
-impl OneStream {
-    async fn begin(&self) -> Result<(Requests, tonic::Streaming<v1::StreamResponse>), Status> {
-        let (requests, receiver) = mpsc::unbounded_channel();
-        let outgoing = UnboundedReceiverStream::new(receiver);
-        let answers = match self.target {
-            Target::Server => {
-                SignalsClient::new(self.channel.clone())
-                    .stream(outgoing)
-                    .await?
-            }
-            Target::Echo => {
-                EchoClient::new(self.channel.clone())
-                    .stream(outgoing)
-                    .await?
-            }
-        };
-        Ok((requests, answers.into_inner()))
-    }
-
-    fn request(&self, number: u64, customer: usize) -> v1::StreamRequest {
-        let id = format!(
-            "{}-{}",
-            self.load.run,
-            self.ids.fetch_add(1, Ordering::Relaxed)
-        );
-        v1::StreamRequest {
-            number,
-            workspace: self.load.workspace.clone(),
-            signal: signal(&self.load, customer, "bench.tick", id)
-                .encode_to_vec()
-                .into(),
-        }
-    }
-
-    /// The number of a signal is the virtual client that sent it.
-    async fn closed(self) -> Result<Run, Status> {
-        let (requests, mut answers) = self.begin().await?;
-        let begin = Instant::now() + self.load.warm_up;
-        let end = begin + self.load.measured;
-        let mut run = Run::new();
-        let mut turns: Vec<Turn> = self
-            .slots
-            .iter()
-            .map(|s| Turn::new(*s, &self.load))
-            .collect();
-        let mut started = vec![Instant::now(); turns.len()];
-        let send = |number: usize, turn: &mut Turn| {
-            // a stream that has ended says so in its answers
-            let _ = requests.send(self.request(number as u64, turn.next()));
-        };
-        for (number, turn) in turns.iter_mut().enumerate() {
-            send(number, turn);
-        }
-        let mut under_way = turns.len();
-        while under_way > 0 {
-            let waiting =
-                tokio::time::timeout_at((end + LAST_ANSWERS).into(), answers.message()).await;
-            let Ok(message) = waiting else {
-                run.failed(format!(
-                    "{under_way} signals got no answer within {} s",
-                    LAST_ANSWERS.as_secs()
-                ));
-                break;
-            };
-            let Some(message) = message? else {
-                run.failed("the server ended the stream");
-                break;
-            };
-            let now = Instant::now();
-            for ack in message.acks {
-                let number = usize::try_from(ack.number).unwrap_or(usize::MAX);
-                let Some(turn) = turns.get_mut(number) else {
-                    run.failed(format!(
-                        "an answer to the number {number}, which was not sent"
-                    ));
-                    continue;
-                };
-                if started[number] >= begin && started[number] < end {
-                    count(&mut run, ack.result, now - started[number]);
-                }
-                if now < end {
-                    started[number] = now;
-                    send(number, turn);
-                } else {
-                    under_way -= 1;
-                }
-            }
-        }
-        Ok(run)
-    }
-
-    /// Signals begin at their time; the answers are taken beside.
-    async fn open(self, rate: f64, place: usize, count_of_streams: usize) -> Result<Run, Status> {
-        let (requests, mut answers) = self.begin().await?;
-        let first = Instant::now();
-        let begin = first + self.load.warm_up;
-        let end = begin + self.load.measured;
-        let mut run = Run::new();
-        let mut under_way: HashMap<u64, Instant> = HashMap::new();
-        let mut sent = 0_u64;
-        loop {
-            let intended = first + Duration::from_secs_f64(sent as f64 / rate);
-            let sending = intended < end;
-            if !sending && under_way.is_empty() {
-                return Ok(run);
-            }
-            let room = under_way.len() < OPEN_MAX;
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(intended.into()), if sending && room => {
-                    let number = usize::try_from(sent).unwrap_or(usize::MAX);
-                    let customer = (number * count_of_streams + place) % self.load.customers;
-                    under_way.insert(sent, intended);
-                    // a stream that has ended says so in its answers
-                    let _ = requests.send(self.request(sent, customer));
-                    sent += 1;
-                    if !sent.is_multiple_of(64) {
-                        continue;
-                    }
-                    // while behind, the sleep is always over: let the connection work all the same
-                    tokio::task::yield_now().await;
-                }
-                message = answers.message() => {
-                    let Some(message) = message? else {
-                        run.failed("the server ended the stream");
-                        return Ok(run);
-                    };
-                    for ack in message.acks {
-                        let Some(intended) = under_way.remove(&ack.number) else { continue };
-                        if intended >= begin {
-                            count(&mut run, ack.result, intended.elapsed());
-                        }
-                    }
-                }
-                () = tokio::time::sleep_until((end + LAST_ANSWERS).into()) => {
-                    run.failed(format!("{} signals got no answer within {} s", under_way.len(), LAST_ANSWERS.as_secs()));
-                    return Ok(run);
-                }
-            }
-        }
-    }
-}
-
-fn count(run: &mut Run, result: Option<v1::ItemResult>, latency: Duration) {
-    match result.and_then(|r| r.result) {
-        Some(v1::item_result::Result::Receipt(_)) => run.answered(latency),
-        Some(v1::item_result::Result::Error(e)) => run.failed(Error::of_item(&e).to_string()),
-        None => run.failed("an answer without a result"),
     }
 }
 
@@ -518,7 +460,7 @@ mod tests {
             open: None,
         };
         let of = |slot, load: &Load| -> std::collections::BTreeSet<usize> {
-            let mut turn = Turn::new(slot, load);
+            let mut turn = Turn::new(slot, load.in_flight, load.customers);
             (0..50).map(|_| turn.next()).collect()
         };
         let enough = load(10, 4);

@@ -47,7 +47,7 @@ pub(super) async fn run(
         open: args.open,
     };
     start_customers(&client, &load, say).await?;
-    let server = Connections::open(Target::Server, &global.server, args.connections).await?;
+    let server = Connections::of_cluster(&client, args.connections).await?;
     let yardstick = match &echo {
         Some(child) => Some((
             Connections::open(Target::Echo, &child.url, args.connections).await?,

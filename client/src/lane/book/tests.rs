@@ -1,6 +1,11 @@
 //! The book on its own: every case says what is added, what the server does and what must come out.
 
 use super::*;
+use crate::nodes::address;
+use crate::topology::View;
+
+/// The only link of most cases.
+const ONE: LinkId = 1;
 
 fn signal(customer: &str, id: &str) -> v1::Signal {
     v1::Signal {
@@ -22,10 +27,23 @@ struct Desk {
 
 impl Desk {
     fn new() -> Desk {
-        Desk {
+        let mut desk = Desk {
             book: Book::default(),
             now: Instant::now(),
-        }
+        };
+        desk.links(&[ONE]);
+        desk
+    }
+
+    /// These links are open, and nothing is known of shards.
+    fn links(&mut self, open: &[LinkId]) {
+        self.routes(&View::default(), open);
+    }
+
+    /// These links are open, to the nodes with these numbers.
+    fn routes(&mut self, view: &View, open: &[LinkId]) {
+        let open = open.iter().map(|id| (*id, address(&format!("n{id}:1"))));
+        self.book.set_routes(Routes::new(view, &open.collect()));
     }
 
     fn add(&mut self, customer: &str, id: &str) -> oneshot::Receiver<Answer> {
@@ -41,7 +59,11 @@ impl Desk {
 
     /// Sends all that may go; the ids in their order.
     fn send(&mut self) -> Vec<(u64, String)> {
-        std::iter::from_fn(|| self.book.next())
+        self.send_on(ONE)
+    }
+
+    fn send_on(&mut self, link: LinkId) -> Vec<(u64, String)> {
+        std::iter::from_fn(|| self.book.next(link, self.now))
             .map(|r| {
                 (
                     r.number,
@@ -55,12 +77,21 @@ impl Desk {
         self.send().into_iter().map(|(_, id)| id).collect()
     }
 
+    fn ids_on(&mut self, link: LinkId) -> Vec<String> {
+        self.send_on(link).into_iter().map(|(_, id)| id).collect()
+    }
+
     fn receipt(&mut self, number: u64) {
+        self.receipt_on(ONE, number);
+    }
+
+    fn receipt_on(&mut self, link: LinkId, number: u64) {
         let receipt = v1::Receipt {
             no_match: true,
             ..Default::default()
         };
         self.book.answer(
+            link,
             number,
             Some(v1::item_result::Result::Receipt(receipt)),
             self.now,
@@ -68,13 +99,17 @@ impl Desk {
     }
 
     fn error(&mut self, number: u64, code: tonic::Code) {
+        self.error_on(ONE, number, code);
+    }
+
+    fn error_on(&mut self, link: LinkId, number: u64, code: tonic::Code) {
         let item = v1::ItemError {
             code: code as i32,
             message: "no".into(),
             ..Default::default()
         };
-        self.book
-            .answer(number, Some(v1::item_result::Result::Error(item)), self.now);
+        let result = Some(v1::item_result::Result::Error(item));
+        self.book.answer(link, number, result, self.now);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -102,8 +137,8 @@ fn of_one_customer_one_signal_is_under_way_and_the_next_follows_its_answer() {
 #[test]
 fn two_spellings_of_one_customer_do_not_overtake_each_other() {
     let mut desk = Desk::new();
-    let _first = desk.add("Ada", "1");
-    let _second = desk.add(" ada ", "2");
+    let _first = desk.add("Am\u{e9}lie", "1");
+    let _second = desk.add(" Ame\u{301}lie ", "2");
     assert_eq!(desk.ids(), ["1"]);
 }
 
@@ -144,7 +179,7 @@ fn what_was_under_way_when_the_connection_broke_goes_again_in_the_old_order() {
         .collect();
     let sent = desk.send();
     desk.receipt(sent[1].0);
-    desk.book.broke();
+    desk.book.broke(ONE);
     assert_eq!(desk.ids(), ["a", "c"]);
     drop(answers);
 }
@@ -154,7 +189,7 @@ fn a_deadline_after_sending_is_unknown_and_the_signal_still_goes_before_its_foll
     let mut desk = Desk::new();
     let mut first = desk.add("ada", "1");
     assert_eq!(desk.ids(), ["1"]);
-    desk.book.broke();
+    desk.book.broke(ONE);
     desk.pass(Duration::from_secs(6));
     assert!(matches!(first.try_recv(), Ok(Ok(Outcome::Unknown(e))) if e.is_unknown()));
     let _second = desk.add("ada", "2");
@@ -170,15 +205,12 @@ fn an_unknown_signal_is_asked_after_for_a_minute_and_then_let_go() {
     let mut desk = Desk::new();
     let _first = desk.add("ada", "1");
     desk.send();
-    desk.book.broke();
+    desk.book.broke(ONE);
     desk.pass(Duration::from_secs(6));
     assert!(desk.book.is_idle());
     desk.pass(GHOST);
     assert!(desk.book.entries.is_empty() && desk.book.customers.is_empty());
-    assert_eq!(
-        (desk.book.sent, desk.book.sent_bytes, desk.book.held_bytes),
-        (0, 0, 0)
-    );
+    assert!(desk.book.is_calm(ONE) && desk.book.held_bytes == 0);
 }
 
 #[test]
@@ -318,5 +350,153 @@ fn a_late_answer_to_nothing_changes_nothing() {
     desk.receipt(7);
     desk.receipt(0);
     assert_eq!(desk.ids(), ["1"]);
-    assert_eq!(desk.book.sent, 1);
+    assert_eq!(desk.book.sent[&ONE].signals, 1);
+}
+
+/// Two shards, owned by nodes 1 and 2; `low` and `high` are customers of them.
+fn halves() -> (View, String, String) {
+    let node = |id: u64| v1::NodeInfo {
+        id,
+        grpc: format!("n{id}:1"),
+        ..Default::default()
+    };
+    let view = View::of_wire(&v1::Topology {
+        shards: 2,
+        owners: vec![1, 2],
+        nodes: vec![node(1), node(2)],
+        ..Default::default()
+    });
+    let of = |half: usize| {
+        let mut names = (0..).map(|n| format!("c{n}"));
+        let found = names.find(|name| {
+            let place = topology::place("w", "id", name);
+            place.is_some_and(|p| topology::slice(p, 2) == half)
+        });
+        found.unwrap_or_default()
+    };
+    (view, of(0), of(1))
+}
+
+#[test]
+fn each_goes_straight_to_the_owner_and_through_others_when_that_is_not_reached() {
+    let (view, low, high) = halves();
+    let mut desk = Desk::new();
+    desk.routes(&view, &[1, 2]);
+    let _a = desk.add(&low, "a");
+    let _b = desk.add(&high, "b");
+    assert_eq!(
+        (desk.ids_on(1), desk.ids_on(2)),
+        (vec!["a".into()], vec!["b".into()])
+    );
+    desk.routes(&view, &[1]);
+    desk.book.broke(2);
+    desk.routes(&view, &[1]);
+    assert_eq!(desk.ids_on(1), ["b"], "the only one left hands it over");
+    desk.book.broke(1);
+    desk.routes(&view, &[]);
+    assert_eq!((desk.ids_on(1).len(), desk.ids_on(2).len()), (0, 0));
+    desk.routes(&view, &[2]);
+    assert_eq!(desk.ids_on(2), ["a", "b"], "in the old order");
+}
+
+#[test]
+fn the_next_of_a_customer_waits_for_the_earlier_also_when_its_shard_has_moved() {
+    let (view, low, _) = halves();
+    let mut desk = Desk::new();
+    desk.routes(&view, &[1, 2]);
+    let _first = desk.add(&low, "1");
+    let _second = desk.add(&low, "2");
+    let sent = desk.send_on(1);
+    let moved = View::of_wire(&v1::Topology {
+        shards: 2,
+        owners: vec![2, 2],
+        nodes: vec![v1::NodeInfo {
+            id: 2,
+            grpc: "n2:1".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    desk.routes(&moved, &[1, 2]);
+    assert_eq!(desk.ids_on(2), Vec::<String>::new());
+    desk.routes(&view, &[1, 2]);
+    desk.error_on(1, sent[0].0, tonic::Code::Unavailable);
+    assert_eq!(
+        desk.ids_on(2),
+        Vec::<String>::new(),
+        "its pause is not over"
+    );
+    // nor need it be, once there is somebody new to ask
+    desk.routes(&moved, &[1, 2]);
+    let again = desk.send_on(2);
+    assert_eq!(again[0].1, "1");
+    desk.receipt_on(2, again[0].0);
+    assert_eq!(desk.ids_on(2), ["2"]);
+}
+
+#[test]
+fn who_is_no_owner_is_not_asked_again_while_there_is_another() {
+    let (view, low, _) = halves();
+    let mut desk = Desk::new();
+    desk.routes(&view, &[1, 2]);
+    let _first = desk.add(&low, "1");
+    let sent = desk.send_on(1);
+    desk.error_on(1, sent[0].0, tonic::Code::Unavailable);
+    desk.pass(PAUSE_MAX);
+    assert_eq!(
+        (desk.ids_on(1).len(), desk.ids_on(2)),
+        (0, vec!["1".into()])
+    );
+    // overload is no reason to go elsewhere
+    desk.error_on(2, sent[0].0, tonic::Code::ResourceExhausted);
+    desk.pass(PAUSE_MAX);
+    assert_eq!(desk.ids_on(1), ["1"]);
+}
+
+#[test]
+fn a_mute_link_is_passed_over_and_its_late_receipt_counts_all_the_same() {
+    let (view, low, _) = halves();
+    let mut desk = Desk::new();
+    desk.routes(&view, &[1, 2]);
+    let mut first = desk.add(&low, "1");
+    let _second = desk.add(&low, "2");
+    let sent = desk.send_on(1);
+    desk.pass(TRY - Duration::from_millis(1));
+    assert_eq!(desk.ids_on(2), Vec::<String>::new(), "not yet");
+    desk.pass(TRY_LOOK);
+    assert_eq!(desk.ids_on(2), ["1"]);
+    assert!(desk.book.is_calm(1) && !desk.book.is_calm(2));
+    // a refusal of the attempt that was given up is no news of the one under way
+    desk.error_on(1, sent[0].0, tonic::Code::InvalidArgument);
+    assert!(first.try_recv().is_err());
+    desk.receipt_on(1, sent[0].0);
+    assert!(matches!(first.try_recv(), Ok(Ok(Outcome::Done(_)))));
+    assert!(desk.book.is_calm(2));
+    assert_eq!(desk.ids_on(1), ["2"]);
+    // alone, a link may be as mute as it likes
+    desk.links(&[1]);
+    desk.pass(TRY);
+    assert_eq!(desk.ids_on(1), Vec::<String>::new());
+}
+
+#[test]
+fn each_link_has_a_window_of_its_own() {
+    let (view, low, high) = halves();
+    let mut desk = Desk::new();
+    desk.routes(&view, &[1, 2]);
+    let mut answers = Vec::new();
+    let names = (0..).map(|n| format!("x{n}")).filter(|name| {
+        topology::place("w", "id", name).is_some_and(|p| topology::slice(p, 2) == 0)
+    });
+    for name in names.take(WINDOW) {
+        answers.push(desk.add(&name, &name));
+    }
+    answers.push(desk.add(&low, "late"));
+    answers.push(desk.add(&high, "other"));
+    assert_eq!(desk.send_on(1).len(), WINDOW);
+    assert_eq!(
+        desk.ids_on(2),
+        ["other"],
+        "a full link holds up nobody else"
+    );
 }
