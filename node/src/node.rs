@@ -269,11 +269,13 @@ impl Node {
         let layout = topology.cluster().layout().map_err(NodeError::Other)?;
         own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
         tasks.spawn(opener.follow());
+        let (unwanted_tx, unwanted) = watch::channel(None);
         tasks.spawn(hearing::hear(
             topology.clone(),
             transport.clone(),
             folder.cluster.clone(),
             catalog.cluster(),
+            unwanted_tx.clone(),
             stop.clone(),
         ));
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
@@ -281,7 +283,6 @@ impl Node {
         tasks.spawn(executor::keep_catalog(place.clone()));
         tasks.spawn(leaders::run(place.clone()));
         tasks.spawn(auto::run(place.clone(), config.cluster.clone()));
-        let (unwanted_tx, unwanted) = watch::channel(None);
         tasks.spawn(start::say_where(
             place.clone(),
             start::announcement(&me, &folder),

@@ -1,5 +1,6 @@
 //! Asks the other nodes how they are, all the time: a question waits at the other node until something changes there.
-//! From the answers this node knows who owns what, who is away and since when, and whether its clock can be trusted.
+//! From the answers this node knows who owns what, who is away and since when, whether its clock can be trusted, and
+//! whether the cluster still wants it.
 
 use super::topology::Topology;
 use crate::clock;
@@ -28,6 +29,7 @@ pub async fn hear(
     transport: Arc<PeerTransport>,
     cluster_id: String,
     mut cluster: watch::Receiver<Arc<crate::catalog::ClusterState>>,
+    unwanted: watch::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
     let mut asking: HashMap<NodeId, CancellationToken> = HashMap::new();
@@ -53,10 +55,10 @@ pub async fn hear(
                 let stop = stop.child_token();
                 let (topology, transport, id) =
                     (topology.clone(), transport.clone(), cluster_id.clone());
-                let ended = stop.clone();
+                let (ended, unwanted) = (stop.clone(), unwanted.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = ask(node, topology, transport, id) => {}
+                        () = ask(node, topology, transport, id, unwanted) => {}
                         () = ended.cancelled() => {}
                     }
                 });
@@ -76,6 +78,7 @@ async fn ask(
     topology: Arc<Topology>,
     transport: Arc<PeerTransport>,
     cluster: String,
+    unwanted: watch::Sender<Option<String>>,
 ) {
     let mut seen = 0;
     loop {
@@ -96,7 +99,12 @@ async fn ask(
                         topology.hear(node, status, offset);
                         continue;
                     }
-                    Ok(Err(status)) => status.message().to_owned(),
+                    Ok(Err(status)) => {
+                        if status.code() == tonic::Code::FailedPrecondition {
+                            unwanted.send_replace(Some(status.message().to_owned()));
+                        }
+                        status.message().to_owned()
+                    }
                     Err(_) => format!("no answer within {} ms", (WAIT + LATE).as_millis()),
                 }
             }

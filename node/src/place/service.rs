@@ -225,9 +225,12 @@ impl wire::nodes_server::Nodes for NodesService {
         let place = self.place()?;
         let request = request.into_inner();
         if request.cluster != place.cluster {
-            return Err(Status::failed_precondition(
-                "this node is of another cluster",
-            ));
+            return Err(Status::invalid_argument("this node is of another cluster"));
+        }
+        let cluster = place.topology.cluster();
+        let asks = cluster.nodes.get(&request.from);
+        if asks.is_some_and(|n| state_of(n) == v1::NodeState::Removed) {
+            return Err(Status::failed_precondition(removed(request.from)));
         }
         let mut version = place.topology.version();
         let until = wait(request.within_ms);
@@ -395,6 +398,13 @@ pub async fn propose_verify(place: &Place, shard: u32) -> wire::ProposeVerifyRes
     answer
 }
 
+/// What a node is told that the cluster has removed.
+fn removed(node: NodeId) -> String {
+    format!(
+        "node {node} was removed from the cluster; it joins again under a new id, with an empty data folder and --join"
+    )
+}
+
 /// What becomes of a node that says where it is; `None` when that is known.
 pub fn announced(
     cluster: &ClusterState,
@@ -418,10 +428,7 @@ pub fn announced(
         return Err(format!("there is no node {}", request.node));
     };
     if state_of(known) == v1::NodeState::Removed {
-        return Err(format!(
-            "node {} was removed from the cluster; it joins again under a new id, with an empty data folder and --join",
-            request.node
-        ));
+        return Err(removed(request.node));
     }
     let same = stored::CatalogNode {
         state: match state_of(known) {
