@@ -92,19 +92,22 @@ pub fn group_status(group: &Group, catalog: u64, history_whole: bool) -> wire::G
     };
     let figures = group.figures();
     let members = group.members();
+    let applied = figures.applied_index.unwrap_or(0);
+    // one that is not applied here may still be undone
+    let settled = members.at.is_none_or(|at| at.index <= applied);
     wire::GroupStatus {
         group: group.id().0,
         role: role.to_owned(),
         why,
         term,
         leader,
-        applied: figures.applied_index.unwrap_or(0),
+        applied,
         last: figures.last_index.unwrap_or(0),
         catalog,
         history_whole,
         voters: members.voters.into_iter().collect(),
         learners: members.learners.into_iter().collect(),
-        changing: members.changing,
+        changing: members.changing || !settled,
     }
 }
 
