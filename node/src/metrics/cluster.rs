@@ -140,7 +140,9 @@ impl Gauges {
             }
             set("history_whole", u64::from(shard.machine.history_is_whole()));
             add("customers_awake", shard.live.count() as u64);
-            add("signals_in_flight", shard.live.gauge().count() as u64);
+            let gauge = shard.live.gauge();
+            add("signals_in_flight", gauge.count() as u64);
+            set("in_flight_limit", gauge.limit() as u64);
             add("shards_open", u64::from(*shard.open().borrow()));
             let conflicts = shard.machine.owner_conflicts.load(Ordering::Relaxed);
             add("owner_conflicts", conflicts);
