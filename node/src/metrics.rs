@@ -173,6 +173,7 @@ impl Doors {
         set("decisions_ignored", ignored);
         set("history_waiting_bytes", waiting);
         set("shards_open", open);
+        set("signals_in_lines", core.lines.count() as u64);
         self.endpoints(core);
         let mut out = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut out) {
