@@ -156,6 +156,7 @@ impl Gauges {
         let unowned =
             (0..core.shards.count()).filter(|n| matches!(core.topology.owner(*n), Owner::Unknown));
         add("shards_without_owner", unowned.count() as u64);
+        add("signals_in_lines", core.lines.count() as u64);
         add("catalog_position", core.catalog.newest().position);
         add("catalog_owner", u64::from(core.place.owns_catalog()));
         add("may_own", u64::from(*core.place.may_own.borrow()));
