@@ -10,7 +10,7 @@ use crate::lane::{
     self,
     book::{Submit, Trouble},
 };
-use crate::nodes::Nodes;
+use crate::nodes::{Address, Nodes};
 use crate::receipt::{Outcome, Receipt};
 use crate::signal::{Identifier, Signal};
 use crate::topology;
@@ -233,15 +233,16 @@ impl Client {
         let until = Instant::now() + self.deadline;
         let mut attempts = 0;
         let mut unknown = false;
-        let mut avoid = None;
+        let mut avoid: Vec<Address> = Vec::new();
         let mut told = None;
         loop {
             let node = told
                 .take()
-                .unwrap_or_else(|| self.nodes.pick(place, avoid.as_ref()));
+                .unwrap_or_else(|| self.nodes.pick(place, &avoid));
             let left = until.saturating_duration_since(Instant::now());
             // what is asked of an owner takes little time: half of it is left for another node, should this one be mute
-            let halved = place.is_some() && twice && self.nodes.has_other(&node);
+            let halved =
+                place.is_some() && twice && self.nodes.has_others(std::slice::from_ref(&node));
             let within = if halved { left / 2 } else { left };
             let mut once = tonic::Request::new(request.clone());
             once.set_timeout(within);
@@ -256,7 +257,8 @@ impl Client {
                     explain(Error::of_status(&status), &node)
                 }
                 Ok(Err(_)) | Err(_) => {
-                    let text = format!("{node} did not answer within {} s", within.as_secs_f64());
+                    let text =
+                        format!("{node} did not answer within {:.1} s", within.as_secs_f64());
                     Error::new(Code::Deadline, text).unknown()
                 }
             };
@@ -269,10 +271,12 @@ impl Client {
                 Code::Deadline => {}
                 _ => self.nodes.worked(&node),
             }
-            if error.code() == Code::Overloaded {
-                avoid = None;
-            } else {
-                avoid = Some(node);
+            // who has too much to do is asked again; of the others each once, before one is asked twice
+            if error.code() != Code::Overloaded {
+                avoid.push(node);
+                if !self.nodes.has_others(&avoid) {
+                    avoid.drain(..avoid.len() - 1);
+                }
             }
             let pause = lane::book::pause(attempts, error.retry_after());
             let again = error.is_retryable() && (twice || !unknown);
@@ -290,12 +294,12 @@ impl Client {
     }
 
     /// A node for a call that is no [`Client::call`], and its connection.
-    pub(crate) fn ask(&self, place: Option<u64>) -> (crate::nodes::Address, Channel) {
-        self.nodes.ask(place, None)
+    pub(crate) fn ask(&self, place: Option<u64>) -> (Address, Channel) {
+        self.nodes.ask(place, &[])
     }
 
     /// A call that was made without [`Client::call`] failed there.
-    pub(crate) fn failed(&self, node: &crate::nodes::Address, status: &tonic::Status) -> Error {
+    pub(crate) fn failed(&self, node: &Address, status: &tonic::Status) -> Error {
         let error = explain(Error::of_status(status), node);
         if error.code() == Code::Unreachable && error.cause().is_empty() {
             self.nodes.failed(node);

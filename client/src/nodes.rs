@@ -163,9 +163,9 @@ impl Nodes {
         self.seeds.contains(address) || self.view().all().any(|a| a == address)
     }
 
-    /// Who should be asked: the owner of the hash, else home, else whoever did not fail lately; `avoid` only when there
-    /// is nobody else.
-    pub fn pick(&self, hash: Option<u64>, avoid: Option<&Address>) -> Address {
+    /// Who should be asked: the owner of the hash, else home, else whoever did not fail lately; those to avoid only when
+    /// there is nobody else.
+    pub fn pick(&self, hash: Option<u64>, avoid: &[Address]) -> Address {
         let view = self.view();
         let now = Instant::now();
         let mut inner = self.inner();
@@ -176,7 +176,7 @@ impl Nodes {
                 .is_some_and(|(until, _)| *until > now)
         };
         let usable =
-            |inner: &Inner, address: &Address| Some(address) != avoid && !rests(inner, address);
+            |inner: &Inner, address: &Address| !avoid.contains(address) && !rests(inner, address);
         if let Some(owner) = hash.and_then(|h| view.owner(h))
             && usable(&inner, owner)
         {
@@ -198,24 +198,24 @@ impl Nodes {
         let rested = |a: &&&Address| inner.resting.get(**a).map(|(until, _)| *until);
         others
             .iter()
-            .filter(|a| Some(**a) != avoid)
+            .filter(|a| !avoid.contains(a))
             .min_by_key(rested)
             .map_or_else(|| inner.home.clone(), |a| (*a).clone())
     }
 
     /// The same with the connection.
-    pub fn ask(&self, hash: Option<u64>, avoid: Option<&Address>) -> (Address, Channel) {
+    pub fn ask(&self, hash: Option<u64>, avoid: &[Address]) -> (Address, Channel) {
         let address = self.pick(hash, avoid);
         let channel = self.channel(&address);
         (address, channel)
     }
 
-    /// Whether anybody else could be asked.
-    pub fn has_other(&self, address: &Address) -> bool {
+    /// Whether anybody but these could be asked.
+    pub fn has_others(&self, than: &[Address]) -> bool {
         self.seeds
             .iter()
             .chain(self.view().all())
-            .any(|a| a != address)
+            .any(|a| !than.contains(a))
     }
 
     /// A node did not answer: it rests, longer each time.
@@ -305,7 +305,10 @@ mod tests {
     fn the_owner_is_asked_then_home_then_whoever_did_not_fail() {
         let (nodes, _view) = two();
         let [s1, s2, n1, n2] = ["s1:1", "s2:1", "n1:1", "n2:1"].map(address);
-        let pick = |hash, avoid: Option<&Address>| nodes.pick(hash, avoid);
+        let pick = |hash, avoid: Option<&Address>| {
+            let avoid: Vec<Address> = avoid.into_iter().cloned().collect();
+            nodes.pick(hash, &avoid)
+        };
         assert_eq!(pick(None, None), s1);
         assert_eq!(
             (pick(Some(0), None), pick(Some(u64::MAX), None)),
@@ -321,6 +324,16 @@ mod tests {
             pick(None, None),
             s1,
             "home stays home when it is avoided once"
+        );
+        let asked = [s1.clone(), n1.clone(), s2.clone()];
+        assert_eq!(
+            nodes.pick(None, &asked),
+            n2,
+            "each is asked once before one is asked twice"
+        );
+        assert!(
+            nodes.has_others(&asked)
+                && !nodes.has_others(&[&asked[..], std::slice::from_ref(&n2)].concat())
         );
         nodes.failed(&n1);
         assert_eq!(pick(Some(0), None), s1);

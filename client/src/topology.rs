@@ -97,22 +97,21 @@ pub(crate) async fn watch(nodes: Weak<Nodes>, view: watch::Sender<Arc<View>>) {
         checks: FuturesUnordered::new(),
     };
     let mut failures = 0_u32;
-    let mut avoid: Option<Address> = None;
+    let mut avoid: Vec<Address> = Vec::new();
     loop {
         // not kept while waiting: this task alone must not keep the connections
-        let Some((address, channel)) = watcher.nodes.upgrade().map(|n| n.ask(None, avoid.as_ref()))
-        else {
+        let Some((address, channel)) = watcher.nodes.upgrade().map(|n| n.ask(None, &avoid)) else {
             return;
         };
         let ended = watcher.listen(channel, &mut failures).await;
         let alone = match (ended, watcher.nodes.upgrade()) {
             (Ended::Closed, _) | (_, None) => return,
-            (Ended::Unsupported, Some(nodes)) => !nodes.has_other(&address),
+            (Ended::Unsupported, Some(nodes)) => !nodes.has_others(std::slice::from_ref(&address)),
             (Ended::Lost, Some(_)) => false,
         };
         let rest = if alone { LATER } else { pause(failures, None) };
         failures = failures.saturating_add(1);
-        avoid = Some(address);
+        avoid = vec![address];
         tokio::select! {
             () = watcher.view.closed() => return,
             () = tokio::time::sleep(rest) => {}

@@ -135,6 +135,8 @@ pub(crate) struct GroupInner {
     campaigns: AtomicBool,
     /// When this node last became leader.
     led_since: Mutex<Instant>,
+    /// When the leader last sent something that this node took.
+    heard: Mutex<Option<Instant>>,
 }
 
 /// A group that is open on this node. Clones are the same group.
@@ -185,6 +187,7 @@ impl Group {
             held_back: AtomicUsize::new(0),
             campaigns: AtomicBool::new(true),
             led_since: Mutex::new(Instant::now()),
+            heard: Mutex::new(None),
         });
         inner.campaign_if_whole();
         tokio::spawn(role::watch_role(inner.clone()));
@@ -204,6 +207,25 @@ impl Group {
     /// The last entry applied on this node, now and whenever it changes.
     pub fn applied(&self) -> watch::Receiver<Option<Position>> {
         self.inner.replica.applied().subscribe()
+    }
+
+    /// How old what this replica shows may be: of a leader, the time since a majority last answered it; of any other, the
+    /// time since its leader last sent it something. `None`: it has heard of nobody since it was opened.
+    pub fn age(&self) -> Option<Duration> {
+        let metrics = self.inner.raft.metrics();
+        let (leads, alone, acked) = {
+            let metrics = metrics.borrow();
+            let alone = metrics.membership_config.voter_ids().count() <= 1;
+            let leads = metrics.state == openraft::ServerState::Leader;
+            (leads, alone, metrics.millis_since_quorum_ack)
+        };
+        if !leads {
+            return self.inner.heard.lock().map(|heard| heard.elapsed());
+        }
+        if alone {
+            return Some(Duration::ZERO);
+        }
+        acked.map(Duration::from_millis)
     }
 
     /// Whether this replica stands for election when nobody leads: not while its history has gaps or a snapshot comes.

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tonic::Status;
 
 /// The node's core.
@@ -40,6 +39,8 @@ pub struct Core {
     pub disk_full: Arc<AtomicBool>,
     /// Room for watches.
     pub watches: Arc<tokio::sync::Semaphore>,
+    /// Room for those that other nodes hand over, shard by shard; they were counted there.
+    pub watches_handed: Arc<tokio::sync::Semaphore>,
     /// Where webhooks go.
     pub endpoints: Arc<crate::hands::endpoints::Endpoints>,
     /// The counters of the doors.
@@ -166,15 +167,6 @@ impl Core {
         self.shards.local(self.shards.of(hash))
     }
 
-    /// The same, for who cannot do without.
-    ///
-    /// # Errors
-    /// There is none on this node.
-    pub fn replica(&self, hash: u64) -> Result<Arc<Shard>, Status> {
-        self.local(hash)
-            .ok_or_else(|| errors::status_of(Answer::NotOwner))
-    }
-
     /// Sends a signal to its customer, wherever that one is decided; one that another node handed over, only here.
     /// Refused ones come back with their answer.
     pub fn submit(
@@ -229,47 +221,6 @@ impl Core {
             shard,
             owner,
             address,
-        })
-    }
-
-    /// Makes sure that what is read from a shard now is linearizable, or at least at a position; gives the age of
-    /// what is shown in milliseconds.
-    ///
-    /// # Errors
-    /// When the shard cannot say so within the deadline.
-    pub async fn readable(
-        &self,
-        shard: &Shard,
-        options: Option<&v1::ReadOptions>,
-        deadline: Duration,
-    ) -> Result<v1::Position, Status> {
-        let until = Instant::now() + deadline;
-        let at_least = options.and_then(|o| o.at_least.as_ref());
-        if let Some(at) = at_least.filter(|p| p.shard == u32::from(shard.number)) {
-            let mut applied = shard.group.applied();
-            let reached = applied.wait_for(|p| p.is_some_and(|p| p.index >= at.index));
-            match tokio::time::timeout_at(until, reached).await {
-                Ok(Ok(_)) => {}
-                _ => {
-                    return Err(errors::with_reason(
-                        tonic::Code::Unavailable,
-                        "behind",
-                        format!(
-                            "this node has not applied position {} of shard {} yet",
-                            at.index, shard.number
-                        ),
-                    ));
-                }
-            }
-        } else if !options.is_some_and(|o| o.stale) {
-            let read = shard.group.read_index(until).await;
-            read.map_err(|e| {
-                errors::with_reason(tonic::Code::Unavailable, "not_owner", e.to_string())
-            })?;
-        }
-        Ok(v1::Position {
-            shard: shard.number.into(),
-            index: shard.duties.state.lock().applied,
         })
     }
 }

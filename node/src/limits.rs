@@ -35,6 +35,8 @@ pub const STREAM_WINDOW: usize = 1_024;
 pub const STREAM_BYTES: usize = 4 << 20;
 /// Watches at once in one node.
 pub const WATCHES: usize = 256;
+/// Watches of single shards that other nodes follow here for theirs.
+pub const WATCHES_HANDED: usize = 8_192;
 /// Bytes of one decision, all its parts together; an entry may have 16 MiB.
 pub const DECISION_BYTES: usize = 8 << 20;
 /// Executions in a page when none is asked for.

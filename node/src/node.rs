@@ -306,6 +306,7 @@ impl Node {
             lines,
             disk_full,
             watches: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES)),
+            watches_handed: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES_HANDED)),
             endpoints,
             metrics: Arc::new(metrics),
         });

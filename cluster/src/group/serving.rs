@@ -8,11 +8,12 @@ use crate::replica::guarded;
 use crate::transport::FrameBody;
 use crate::types::{TypeConfig, Vote};
 use crate::wire::{self, refused};
-use openraft::raft::VoteResponse;
+use openraft::raft::{AppendEntriesResponse, VoteResponse};
 use openraft::{ServerState, Snapshot};
 use sojourn_proto::cluster as proto;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
 /// A leader that a majority has answered within this time helps nobody else to lead. Below the shortest election
 /// timeout, so that no vote is withheld that could be won elsewhere.
@@ -69,8 +70,13 @@ impl Group {
         frame: &proto::Append,
     ) -> Result<FrameBody, String> {
         let request = wire::append_from(from, frame)?;
+        let sent = Instant::now();
         let answer = self.inner.raft.append_entries(request).await;
-        Ok(wire::append_answer(&answer.map_err(|e| e.to_string())?))
+        let answer = answer.map_err(|e| e.to_string())?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            *self.inner.heard.lock() = Some(sent);
+        }
+        Ok(wire::append_answer(&answer))
     }
 
     async fn answer_vote(&self, from: NodeId, frame: &proto::Vote) -> Result<FrameBody, String> {

@@ -304,6 +304,8 @@ impl Request {
 #[derive(Debug, Default)]
 pub struct Gauge {
     count: AtomicUsize,
+    /// A limit below the one that has a name; 0: none.
+    limit: AtomicUsize,
     freed: Notify,
 }
 
@@ -318,7 +320,21 @@ impl Gauge {
         self.freed.notified()
     }
 
+    /// From now on so many may be under way, if that is less than the limit that has a name. What is under way stays.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// How many may be under way, if that is less than the limit that has a name.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     fn try_take(&self, limit: usize) -> bool {
+        let limit = match self.limit() {
+            0 => limit,
+            less => less.min(limit),
+        };
         let taken = self
             .count
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| {

@@ -140,7 +140,9 @@ impl Gauges {
             }
             set("history_whole", u64::from(shard.machine.history_is_whole()));
             add("customers_awake", shard.live.count() as u64);
-            add("signals_in_flight", shard.live.gauge().count() as u64);
+            let gauge = shard.live.gauge();
+            add("signals_in_flight", gauge.count() as u64);
+            set("in_flight_limit", gauge.limit() as u64);
             add("shards_open", u64::from(*shard.open().borrow()));
             let conflicts = shard.machine.owner_conflicts.load(Ordering::Relaxed);
             add("owner_conflicts", conflicts);
@@ -154,6 +156,7 @@ impl Gauges {
         let unowned =
             (0..core.shards.count()).filter(|n| matches!(core.topology.owner(*n), Owner::Unknown));
         add("shards_without_owner", unowned.count() as u64);
+        add("signals_in_lines", core.lines.count() as u64);
         add("catalog_position", core.catalog.newest().position);
         add("catalog_owner", u64::from(core.place.owns_catalog()));
         add("may_own", u64::from(*core.place.may_own.borrow()));

@@ -397,9 +397,10 @@ pub async fn keep_catalog(place: Arc<Place>) {
 }
 
 async fn adjust_catalog(place: &Arc<Place>) -> Result<(), String> {
-    let cluster = place.topology.cluster();
     let group = place.catalog.group();
+    // members first: who becomes one is known to the catalog before
     let members = group.members();
+    let cluster = place.topology.cluster();
     let until = Instant::now() + STEP_WITHIN;
     let text = |e: sojourn_cluster::MemberError| e.to_string();
     if members.changing {

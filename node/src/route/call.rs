@@ -75,6 +75,15 @@ impl Call {
         self.last.saturating_duration_since(Instant::now())
     }
 
+    /// The shards that it concerns, from one on, of so many.
+    pub fn shards(&self, first: u16, count: u16) -> std::ops::Range<u16> {
+        match self.shard {
+            Some(only) if only < count => only..only + 1,
+            Some(_) => 0..0,
+            None => first..count,
+        }
+    }
+
     /// The same, concerning one shard only.
     pub fn of_shard(self, shard: u16) -> Call {
         Call {

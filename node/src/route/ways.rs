@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 /// Connecting may take this long.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes is asked after this long, and given up after as much again.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// The connections of this node.
 pub struct Ways {

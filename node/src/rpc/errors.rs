@@ -216,6 +216,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_owner_said_passes_a_door_unchanged() {
+        let answers = [
+            Answer::Overloaded {
+                cause: "overloaded_history",
+                retry_after: Duration::from_millis(200),
+            },
+            Answer::Refused("it is held".into()),
+            Answer::Unknown("no answer".into()),
+            Answer::NotOwner,
+            Answer::Internal("a bug".into()),
+        ];
+        for answer in answers {
+            let said = status_of(answer.clone());
+            let passed = status_of(Answer::Told(item_error(&said)));
+            assert_eq!(
+                (said.code(), said.message()),
+                (passed.code(), passed.message())
+            );
+            let (said, passed) = (said.get_error_details(), passed.get_error_details());
+            let shown = |d: &ErrorDetails| format!("{:?} {:?}", d.error_info(), d.retry_info());
+            assert_eq!(shown(&said), shown(&passed), "{answer:?}");
+        }
+        let wrong = invalid_field("signal.type", "expected a slug");
+        let passed = status_of(Answer::Told(item_error(&wrong)));
+        let (wrong, passed) = (wrong.get_error_details(), passed.get_error_details());
+        let shown = |d: &ErrorDetails| format!("{:?}", d.bad_request());
+        assert_eq!(shown(&wrong), shown(&passed));
+    }
+
+    #[test]
     fn however_much_is_wrong_the_answer_fits_into_the_trailers() {
         let violations: Vec<_> = (0..500)
             .map(|n| Violation {

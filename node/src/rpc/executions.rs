@@ -1,21 +1,23 @@
 //! The Executions service: where customers are, and why.
 
+use super::commands::Order;
 use super::errors::{self, with_reason};
 use crate::actors::CustomerKey;
 use crate::convert::api::{execution_to, why_to};
-use crate::core::{Core, deadline, identifier, workspace};
+use crate::core::{Core, identifier, workspace};
 use crate::route::call::Call;
+use crate::route::seek::{Seen, executions};
 use crate::shard::customer::{Bucket, CustomerState};
 use crate::shard::owner::Shard;
 use crate::shard::read::{self, ReadError, Wanted};
 use crate::shard::receipt;
+use sojourn_journey::decide::ByHand;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::identifier::ExecutionId;
 use sojourn_journey::plan::{Catalog, JourneyState};
 use sojourn_proto::v1;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
@@ -195,58 +197,97 @@ impl Target {
     }
 }
 
-impl ExecutionsService {
-    /// Finds an execution, linearizably unless asked otherwise.
-    pub(super) async fn find(
-        &self,
-        target: &Target,
-        options: Option<&v1::ReadOptions>,
-        within: Duration,
-    ) -> Result<Found, Status> {
-        let shard = self.core.replica(target.hash)?;
-        let position = self.core.readable(&shard, options, within).await?;
-        let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
-        let found = target.of(&shard, &bucket).map_err(|e| unreadable(&e))?;
-        if let Some((customer, execution)) = found {
-            return Ok(Found {
-                hash: target.hash,
-                workspace: target.workspace.clone(),
-                customer: customer.clone(),
-                execution,
-                position,
-                shard: shard.clone(),
-            });
-        }
-        Err(target.not_found())
-    }
+/// Finds an execution in this node's replica, which may be read as `seen` says.
+pub(super) fn find(shard: Arc<Shard>, seen: &Seen, target: &Target) -> Result<Found, Status> {
+    let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
+    let found = target.of(&shard, &bucket).map_err(|e| unreadable(&e))?;
+    let Some((customer, execution)) = found else {
+        return Err(target.not_found());
+    };
+    Ok(Found {
+        hash: target.hash,
+        workspace: target.workspace.clone(),
+        customer: customer.clone(),
+        execution,
+        position: seen.position,
+        shard,
+    })
+}
 
-    /// Finds a customer, who need not have an execution: one that was refused has records too.
-    pub(super) async fn find_customer(
-        &self,
-        target: &Target,
-        options: Option<&v1::ReadOptions>,
-        within: Duration,
-    ) -> Result<Known, Status> {
-        let shard = self.core.replica(target.hash)?;
-        let position = self.core.readable(&shard, options, within).await?;
-        let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
-        let Some(customer) = bucket.iter().find(|c| target.is(c)).cloned() else {
-            let who = target.customer.as_ref();
-            let who = who.map_or_else(String::new, |c| format!(" {}", c.key));
-            let text = format!(
-                "no customer{who} is known in workspace {}",
-                target.workspace
-            );
-            return Err(with_reason(Code::NotFound, "not_found", text));
-        };
-        Ok(Known {
-            shard,
-            hash: target.hash,
-            workspace: target.workspace.clone(),
-            customer,
-            position,
-        })
-    }
+/// Finds a customer in this node's replica, who need not have an execution: one that was refused has records too.
+pub(super) fn find_customer(
+    shard: Arc<Shard>,
+    seen: &Seen,
+    target: &Target,
+) -> Result<Known, Status> {
+    let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
+    let Some(customer) = bucket.iter().find(|c| target.is(c)).cloned() else {
+        let who = target.customer.as_ref();
+        let who = who.map_or_else(String::new, |c| format!(" {}", c.key));
+        let text = format!(
+            "no customer{who} is known in workspace {}",
+            target.workspace
+        );
+        return Err(with_reason(Code::NotFound, "not_found", text));
+    };
+    Ok(Known {
+        shard,
+        hash: target.hash,
+        workspace: target.workspace.clone(),
+        customer,
+        position: seen.position,
+    })
+}
+
+/// Explains an execution that was found.
+fn why(found: &Found) -> Result<v1::WhyResponse, Status> {
+    let view = found.shard.duties.view();
+    let compiled = view
+        .workspace(&found.workspace)
+        .and_then(|w| w.version(&found.execution.journey, found.execution.version));
+    let Some(compiled) = compiled else {
+        return Err(with_reason(
+            Code::FailedPrecondition,
+            "no_version",
+            format!(
+                "version {} of journey {} cannot be compiled by this build of Sojourn",
+                found.execution.version, found.execution.journey
+            ),
+        ));
+    };
+    let now = crate::clock::wall();
+    let why = sojourn_journey::why::why(&compiled, &found.execution, &found.customer.customer, now);
+    let mut response = why_to(
+        &found.workspace,
+        &found.execution,
+        found.journey_state(),
+        &why,
+    );
+    response.position = Some(found.position);
+    Ok(response)
+}
+
+/// The receipt of a signal that was sent before.
+fn receipt_of(
+    shard: &Shard,
+    customer: &CustomerKey,
+    request: &v1::GetReceiptRequest,
+) -> Result<v1::GetReceiptResponse, Status> {
+    let hash = crate::history::id_hash(customer.hash, &request.source, &request.signal_id);
+    let first = read::first_answer(shard, customer.hash, hash).map_err(|e| unreadable(&e))?;
+    let Some(first) = first else {
+        return Err(with_reason(
+            Code::NotFound,
+            "not_found",
+            format!(
+                "no receipt of signal {} from {} for customer {} inside the dedup window",
+                request.signal_id, request.source, customer.key
+            ),
+        ));
+    };
+    Ok(v1::GetReceiptResponse {
+        receipt: Some(receipt::of(&first.decision, shard.number, first.index)),
+    })
 }
 
 type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
@@ -259,23 +300,32 @@ impl v1::executions_server::Executions for ExecutionsService {
         &self,
         request: Request<v1::GetExecutionRequest>,
     ) -> Result<Response<v1::GetExecutionResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let request = request.into_inner();
-        let target = target(request.execution)?;
-        let found = self.find(&target, request.options.as_ref(), within).await?;
-        Ok(Response::new(v1::GetExecutionResponse {
-            execution: Some(found.shown()),
-            position: Some(found.position),
-            age_ms: 0,
-        }))
+        let target = &target(request.execution.clone())?;
+        let shard = self.core.shards.of(target.hash);
+        let here = |shard, seen: Seen| async move {
+            let found = find(shard, &seen, target)?;
+            Ok(v1::GetExecutionResponse {
+                execution: Some(found.shown()),
+                position: Some(found.position),
+                age_ms: seen.age_ms,
+            })
+        };
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).get(onward).await }
+        };
+        let options = request.options.as_ref();
+        self.core.read(&call, shard, options, here, there).await
     }
 
     async fn list(
         &self,
         request: Request<v1::ListExecutionsRequest>,
     ) -> Result<Response<v1::ListExecutionsResponse>, Status> {
-        let within = deadline(request.metadata());
-        super::list::list(&self.core, request.into_inner(), within)
+        let call = Call::of(request.metadata())?;
+        super::list::list(&self.core, request.into_inner(), &call)
             .await
             .map(Response::new)
     }
@@ -284,52 +334,43 @@ impl v1::executions_server::Executions for ExecutionsService {
         &self,
         request: Request<v1::TimelineRequest>,
     ) -> Result<Response<v1::TimelineResponse>, Status> {
-        let within = deadline(request.metadata());
-        super::timeline::timeline(self, request.into_inner(), within)
-            .await
-            .map(Response::new)
+        let call = Call::of(request.metadata())?;
+        let request = request.into_inner();
+        let asked = &super::timeline::Asked::of(&request)?;
+        let shard = self.core.shards.of(asked.target.hash);
+        let here =
+            |shard, seen: Seen| async move { super::timeline::timeline(shard, &seen, asked) };
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).timeline(onward).await }
+        };
+        let options = request.options.as_ref();
+        self.core.read(&call, shard, options, here, there).await
     }
 
     async fn why(
         &self,
         request: Request<v1::WhyRequest>,
     ) -> Result<Response<v1::WhyResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let request = request.into_inner();
-        let target = target(request.execution)?;
-        let found = self.find(&target, request.options.as_ref(), within).await?;
-        let view = found.shard.duties.view();
-        let compiled = view
-            .workspace(&found.workspace)
-            .and_then(|w| w.version(&found.execution.journey, found.execution.version));
-        let Some(compiled) = compiled else {
-            return Err(with_reason(
-                Code::FailedPrecondition,
-                "no_version",
-                format!(
-                    "version {} of journey {} cannot be compiled by this build of Sojourn",
-                    found.execution.version, found.execution.journey
-                ),
-            ));
+        let target = &target(request.execution.clone())?;
+        let shard = self.core.shards.of(target.hash);
+        let here = |shard, seen: Seen| async move { why(&find(shard, &seen, target)?) };
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).why(onward).await }
         };
-        let now = crate::clock::wall();
-        let why =
-            sojourn_journey::why::why(&compiled, &found.execution, &found.customer.customer, now);
-        let mut response = why_to(
-            &found.workspace,
-            &found.execution,
-            found.journey_state(),
-            &why,
-        );
-        response.position = Some(found.position);
-        Ok(Response::new(response))
+        let options = request.options.as_ref();
+        self.core.read(&call, shard, options, here, there).await
     }
 
     async fn watch(
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let stream = super::timeline::watch(&self.core, request.into_inner())?;
+        let call = Call::of(request.metadata())?;
+        let stream = super::watch::watch(&self.core, request.into_inner(), &call)?;
         Ok(Response::new(stream))
     }
 
@@ -338,19 +379,23 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::OverrideRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let v1::OverrideRequest {
-            command,
-            to,
-            run_actions,
-        } = request.into_inner();
+        let request = request.into_inner();
+        let (to, run_actions) = (request.to.clone(), request.run_actions);
         if to.is_empty() {
             return Err(errors::invalid_field(
                 "to",
                 "it is missing: expected the name of a stage",
             ));
         }
-        let what = sojourn_journey::decide::ByHand::Override { to, run_actions };
-        self.command(command, what, &call).await
+        let order = Order::of(
+            request.command.clone(),
+            ByHand::Override { to, run_actions },
+        )?;
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).r#override(onward).await }
+        };
+        self.command(&call, &order, there).await
     }
 
     async fn hold(
@@ -358,8 +403,13 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::CommandRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let what = sojourn_journey::decide::ByHand::Hold;
-        self.command(Some(request.into_inner()), what, &call).await
+        let request = request.into_inner();
+        let order = Order::of(Some(request.clone()), ByHand::Hold)?;
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).hold(onward).await }
+        };
+        self.command(&call, &order, there).await
     }
 
     async fn resume(
@@ -367,8 +417,13 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::CommandRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let what = sojourn_journey::decide::ByHand::Resume;
-        self.command(Some(request.into_inner()), what, &call).await
+        let request = request.into_inner();
+        let order = Order::of(Some(request.clone()), ByHand::Resume)?;
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).resume(onward).await }
+        };
+        self.command(&call, &order, there).await
     }
 
     async fn stop(
@@ -376,9 +431,14 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::StopRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let v1::StopRequest { command, outcome } = request.into_inner();
-        let what = sojourn_journey::decide::ByHand::Stop { outcome };
-        self.command(command, what, &call).await
+        let request = request.into_inner();
+        let outcome = request.outcome.clone();
+        let order = Order::of(request.command.clone(), ByHand::Stop { outcome })?;
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).stop(onward).await }
+        };
+        self.command(&call, &order, there).await
     }
 
     async fn retry_action(
@@ -386,13 +446,17 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::RetryActionRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let v1::RetryActionRequest {
-            command,
-            action,
-            new_key,
-        } = request.into_inner();
-        let what = sojourn_journey::decide::ByHand::RetryAction { action, new_key };
-        self.command(command, what, &call).await
+        let request = request.into_inner();
+        let (action, new_key) = (request.action, request.new_key);
+        let order = Order::of(
+            request.command.clone(),
+            ByHand::RetryAction { action, new_key },
+        )?;
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).retry_action(onward).await }
+        };
+        self.command(&call, &order, there).await
     }
 
     async fn skip_action(
@@ -400,35 +464,30 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::SkipActionRequest>,
     ) -> Result<Response<v1::CommandResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let v1::SkipActionRequest { command, action } = request.into_inner();
-        let what = sojourn_journey::decide::ByHand::SkipAction { action };
-        self.command(command, what, &call).await
+        let request = request.into_inner();
+        let action = request.action;
+        let order = Order::of(request.command.clone(), ByHand::SkipAction { action })?;
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).skip_action(onward).await }
+        };
+        self.command(&call, &order, there).await
     }
 
     async fn get_receipt(
         &self,
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
-        let within = deadline(request.metadata());
-        let request = request.into_inner();
-        let key = identifier("customer", request.customer)?;
-        let customer = CustomerKey::new(workspace(&request.workspace)?, key);
-        let shard = self.core.replica(customer.hash)?;
-        self.core.readable(&shard, None, within).await?;
-        let hash = crate::history::id_hash(customer.hash, &request.source, &request.signal_id);
-        let first = read::first_answer(&*shard, customer.hash, hash).map_err(|e| unreadable(&e))?;
-        let Some(first) = first else {
-            return Err(with_reason(
-                Code::NotFound,
-                "not_found",
-                format!(
-                    "no receipt of signal {} from {} for customer {} inside the dedup window",
-                    request.signal_id, request.source, customer.key
-                ),
-            ));
+        let call = Call::of(request.metadata())?;
+        let request = &request.into_inner();
+        let key = identifier("customer", request.customer.clone())?;
+        let customer = &CustomerKey::new(workspace(&request.workspace)?, key);
+        let shard = self.core.shards.of(customer.hash);
+        let here = |shard: Arc<Shard>, _| async move { receipt_of(&shard, customer, request) };
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { executions(channel).get_receipt(onward).await }
         };
-        Ok(Response::new(v1::GetReceiptResponse {
-            receipt: Some(receipt::of(&first.decision, shard.number, first.index)),
-        }))
+        self.core.read(&call, shard, None, here, there).await
     }
 }

@@ -1,13 +1,19 @@
 //! The Journeys service: validate, publish, list, switch on and off, report, endpoints.
+//!
+//! The catalog is read as this node has it, and changed where it is owned; breakers and the like are this node's own.
 
 use super::endpoints::{checked, users};
 use super::errors::{self, with_reason};
+use super::figures;
+use super::live::lagging;
 use crate::catalog::view::{state_from, state_to};
 use crate::catalog::{ChangeError, JourneyView};
 use crate::convert::api::problem_to;
 use crate::convert::event::status_to;
-use crate::core::{Core, deadline, workspace};
+use crate::core::{Core, workspace};
 use crate::limits;
+use crate::route::call::Call;
+use crate::route::seek;
 use crate::shard::counters::JourneyCounters;
 use prost::Message;
 use sha2::Digest;
@@ -16,7 +22,6 @@ use sojourn_journey::problem::Problem;
 use sojourn_proto::stored::catalog_change::Change;
 use sojourn_proto::{stored, v1};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tonic::{Code, Request, Response, Status};
 
 /// The service.
@@ -74,79 +79,83 @@ impl JourneysService {
         })
     }
 
-    fn info(&self, space: &str, journey: &JourneyView) -> v1::JourneyInfo {
-        let live = journey.live().and_then(|v| v.compiled.as_ref().ok());
-        let counters = self.counters(space, &journey.name, 0);
-        v1::JourneyInfo {
-            name: journey.name.clone(),
-            title: live.map_or_else(|| journey.name.clone(), |c| c.title.clone()),
-            state: state_to(journey.state) as i32,
-            live_version: journey.live,
-            versions: journey
-                .versions
-                .values()
-                .map(|v| v1::VersionInfo {
-                    version: v.version,
-                    sha256: hex::encode(&v.sha256),
-                    published_at: v.at,
-                    actor: v.actor.clone(),
-                })
-                .collect(),
-            active: active(&counters),
-        }
+    async fn info(&self, call: &Call, space: &str, journey: &JourneyView) -> v1::JourneyInfo {
+        let counters = figures::loose(&self.core, call, space, &journey.name).await;
+        info(journey, &counters.total(space, &journey.name, 0))
     }
 
-    fn counters(&self, space: &str, journey: &str, version: u32) -> JourneyCounters {
-        let mut all = JourneyCounters::default();
-        for shard in self.core.shards.all() {
-            let state = shard.duties.state.lock();
-            for ((w, j, v), counters) in &state.counters.0 {
-                if w == space && j == journey && (version == 0 || *v == version) {
-                    all.merge(counters);
-                }
-            }
-        }
-        all
-    }
-
-    /// Waits until every shard decides with a catalog position; names those that do not by then.
-    async fn live(&self, position: u64, within: Duration) -> Vec<v1::ShardLag> {
-        let until = Instant::now() + within;
-        let mut lagging = Vec::new();
-        for shard in self.core.shards.all() {
-            let mut applied = shard.duties.decides_with();
-            let reached = applied.wait_for(|at| *at >= position);
-            let done = tokio::time::timeout_at(until.into(), reached).await;
-            if !matches!(done, Ok(Ok(_))) {
-                let at = *shard.duties.decides_with().borrow();
-                let why = if *shard.open().borrow() {
-                    format!("it decides with catalog {at} and has not applied {position} yet")
+    async fn publish_here(
+        &self,
+        call: &Call,
+        request: &v1::PublishRequest,
+    ) -> Result<v1::PublishResponse, Status> {
+        let space = workspace(&request.workspace)?;
+        let checked = match self.compile(space, request.text.clone()).await? {
+            Ok(checked) => checked,
+            Err(problems) => return Err(problems_status(&problems)),
+        };
+        let name = checked.compiled.name.clone();
+        let sha = sha2::Sha256::digest(request.text.as_bytes()).to_vec();
+        let key = (space.to_owned(), name.clone());
+        let (mut version, mut unchanged) = (0, false);
+        let position = self
+            .core
+            .catalog
+            .change(actor(&request.actor)?, call.left(), |now| {
+                let journey = now.journeys.get(&key);
+                let same = journey.and_then(|j| j.versions.iter().find(|v| v.sha256 == sha));
+                if let (Some(journey), Some(same)) = (journey, same) {
+                    version = same.version;
+                    unchanged = journey.live == same.version;
+                    if unchanged {
+                        return Ok(None);
+                    }
                 } else {
-                    format!("it has no owner here now; its catalog is at {at}")
-                };
-                lagging.push(v1::ShardLag {
-                    shard: shard.number.into(),
-                    why,
-                });
-            }
-        }
-        lagging
+                    let journeys = now.journeys.keys().filter(|(w, _)| *w == key.0).count();
+                    if journey.is_none() && journeys >= limits::JOURNEYS {
+                        return Err(format!(
+                            "workspace {} has {journeys} journeys, at most {} are allowed",
+                            key.0,
+                            limits::JOURNEYS
+                        ));
+                    }
+                    let last = journey.and_then(|j| j.versions.iter().map(|v| v.version).max());
+                    version = last.unwrap_or(0) + 1;
+                }
+                Ok(Some(Change::Publish(stored::PublishVersion {
+                    workspace: key.0.clone(),
+                    journey: key.1.clone(),
+                    text: request.text.clone(),
+                    sha256: sha.clone().into(),
+                    version,
+                })))
+            })
+            .await
+            .map_err(changed)?;
+        let lagging = lagging(&self.core, position, call.until).await;
+        Ok(v1::PublishResponse {
+            journey: name,
+            version,
+            unchanged,
+            live: lagging.is_empty(),
+            lagging,
+            problems: checked.warnings.iter().map(problem_to).collect(),
+        })
     }
 
     async fn set_state(
         &self,
+        call: &Call,
         space: &str,
         name: &str,
         state: v1::JourneyState,
         actor_name: &str,
-        within: Duration,
     ) -> Result<v1::JourneyInfo, Status> {
-        self.journey(space, name)?;
         let key = (space.to_owned(), name.to_owned());
         let position = self
             .core
             .catalog
-            .change(actor(actor_name)?, within, |now| {
+            .change(actor(actor_name)?, call.left(), |now| {
                 let Some(journey) = now.journeys.get(&key) else {
                     return Err(format!("no journey {} was published", key.1));
                 };
@@ -161,9 +170,95 @@ impl JourneysService {
             })
             .await
             .map_err(changed)?;
-        self.live(position, within).await;
+        lagging(&self.core, position, call.until).await;
         let journey = self.journey(space, name)?;
-        Ok(self.info(space, &journey))
+        Ok(self.info(call, space, &journey).await)
+    }
+
+    async fn put_endpoint_here(
+        &self,
+        call: &Call,
+        r: &v1::PutEndpointRequest,
+    ) -> Result<v1::PutEndpointResponse, Status> {
+        let space = workspace(&r.workspace)?;
+        let endpoint = checked(r.endpoint.clone())?;
+        let change = stored::PutEndpoint {
+            workspace: space.to_owned(),
+            endpoint: endpoint.encode_to_vec().into(),
+            name: endpoint.name.clone(),
+        };
+        self.core
+            .catalog
+            .change(actor(&r.actor)?, call.left(), |_| {
+                Ok(Some(Change::PutEndpoint(change)))
+            })
+            .await
+            .map_err(changed)?;
+        Ok(v1::PutEndpointResponse {
+            endpoint: Some(endpoint),
+        })
+    }
+
+    async fn delete_endpoint_here(
+        &self,
+        call: &Call,
+        r: &v1::DeleteEndpointRequest,
+    ) -> Result<v1::DeleteEndpointResponse, Status> {
+        let space = workspace(&r.workspace)?;
+        let key = (space.to_owned(), r.name.clone());
+        let view = self.core.catalog.newest();
+        let users = view.workspace(space).map(|w| users(w, &key.1));
+        if let Some(users) = users.filter(|users| !users.is_empty()) {
+            return Err(errors::with_reason(
+                tonic::Code::FailedPrecondition,
+                "endpoint_in_use",
+                format!(
+                    "endpoint {} is used by the live version of {}: publish one without it first, or give the endpoint \
+                     another address with `sojourn endpoint put`",
+                    key.1,
+                    users.join(", ")
+                ),
+            ));
+        }
+        self.core
+            .catalog
+            .change(actor(&r.actor)?, call.left(), |now| {
+                if !now.endpoints.contains_key(&key) {
+                    return Err(format!(
+                        "no endpoint {} exists in workspace {}",
+                        key.1, key.0
+                    ));
+                }
+                let (workspace, name) = key.clone();
+                Ok(Some(Change::DeleteEndpoint(stored::DeleteEndpoint {
+                    workspace,
+                    name,
+                })))
+            })
+            .await
+            .map_err(changed)?;
+        Ok(v1::DeleteEndpointResponse {})
+    }
+}
+
+fn info(journey: &JourneyView, counters: &JourneyCounters) -> v1::JourneyInfo {
+    let live = journey.live().and_then(|v| v.compiled.as_ref().ok());
+    v1::JourneyInfo {
+        name: journey.name.clone(),
+        title: live.map_or_else(|| journey.name.clone(), |c| c.title.clone()),
+        state: state_to(journey.state) as i32,
+        live_version: journey.live,
+        versions: journey
+            .versions
+            .values()
+            .map(|v| v1::VersionInfo {
+                version: v.version,
+                sha256: hex::encode(&v.sha256),
+                published_at: v.at,
+                actor: v.actor.clone(),
+            })
+            .collect(),
+        active: active(counters),
     }
 }
 
@@ -199,74 +294,29 @@ impl v1::journeys_server::Journeys for JourneysService {
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let request = request.into_inner();
-        let space = workspace(&request.workspace)?;
-        let checked = match self.compile(space, request.text.clone()).await? {
-            Ok(checked) => checked,
-            Err(problems) => return Err(problems_status(&problems)),
+        let here = || self.publish_here(&call, &request);
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, request.clone());
+            async move { seek::journeys(channel).publish(onward).await }
         };
-        let name = checked.compiled.name.clone();
-        let sha = sha2::Sha256::digest(request.text.as_bytes()).to_vec();
-        let key = (space.to_owned(), name.clone());
-        let (mut version, mut unchanged) = (0, false);
-        let position = self
-            .core
-            .catalog
-            .change(actor(&request.actor)?, within, |now| {
-                let journey = now.journeys.get(&key);
-                let same = journey.and_then(|j| j.versions.iter().find(|v| v.sha256 == sha));
-                if let (Some(journey), Some(same)) = (journey, same) {
-                    version = same.version;
-                    unchanged = journey.live == same.version;
-                    if unchanged {
-                        return Ok(None);
-                    }
-                } else {
-                    let journeys = now.journeys.keys().filter(|(w, _)| *w == key.0).count();
-                    if journey.is_none() && journeys >= limits::JOURNEYS {
-                        return Err(format!(
-                            "workspace {} has {journeys} journeys, at most {} are allowed",
-                            key.0,
-                            limits::JOURNEYS
-                        ));
-                    }
-                    let last = journey.and_then(|j| j.versions.iter().map(|v| v.version).max());
-                    version = last.unwrap_or(0) + 1;
-                }
-                Ok(Some(Change::Publish(stored::PublishVersion {
-                    workspace: key.0.clone(),
-                    journey: key.1.clone(),
-                    text: request.text.clone(),
-                    sha256: sha.clone().into(),
-                    version,
-                })))
-            })
-            .await
-            .map_err(changed)?;
-        let lagging = self.live(position, within).await;
-        Ok(Response::new(v1::PublishResponse {
-            journey: name,
-            version,
-            unchanged,
-            live: lagging.is_empty(),
-            lagging,
-            problems: checked.warnings.iter().map(problem_to).collect(),
-        }))
+        self.core.at_catalog_owner(&call, here, there).await
     }
 
     async fn list(
         &self,
         request: Request<v1::ListJourneysRequest>,
     ) -> Result<Response<v1::ListJourneysResponse>, Status> {
+        let call = Call::of(request.metadata())?;
         let request = request.into_inner();
         let space = workspace(&request.workspace)?;
         let view = self.core.catalog.newest();
+        let counters = figures::loose(&self.core, &call, space, "").await;
         let journeys = view.workspace(space).map(|w| {
-            w.journeys
-                .values()
-                .map(|j| self.info(space, j))
-                .collect::<Vec<_>>()
+            let journeys = w.journeys.values();
+            let shown = journeys.map(|j| info(j, &counters.total(space, &j.name, 0)));
+            shown.collect::<Vec<_>>()
         });
         Ok(Response::new(v1::ListJourneysResponse {
             journeys: journeys.unwrap_or_default(),
@@ -277,6 +327,7 @@ impl v1::journeys_server::Journeys for JourneysService {
         &self,
         request: Request<v1::GetJourneyRequest>,
     ) -> Result<Response<v1::GetJourneyResponse>, Status> {
+        let call = Call::of(request.metadata())?;
         let request = request.into_inner();
         let space = workspace(&request.workspace)?;
         let journey = self.journey(space, &request.journey)?;
@@ -293,7 +344,7 @@ impl v1::journeys_server::Journeys for JourneysService {
             ));
         };
         Ok(Response::new(v1::GetJourneyResponse {
-            journey: Some(self.info(space, &journey)),
+            journey: Some(self.info(&call, space, &journey).await),
             version,
             text: found.text.clone(),
         }))
@@ -303,28 +354,29 @@ impl v1::journeys_server::Journeys for JourneysService {
         &self,
         request: Request<v1::ActivateRequest>,
     ) -> Result<Response<v1::ActivateResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let r = request.into_inner();
         let space = workspace(&r.workspace)?;
-        let info = self
-            .set_state(
-                space,
-                &r.journey,
-                v1::JourneyState::Active,
-                &r.actor,
-                within,
-            )
-            .await?;
-        Ok(Response::new(v1::ActivateResponse {
-            journey: Some(info),
-        }))
+        let (call, r) = (&call, &r);
+        let here = || async move {
+            let state = v1::JourneyState::Active;
+            let info = self.set_state(call, space, &r.journey, state, &r.actor);
+            Ok(v1::ActivateResponse {
+                journey: Some(info.await?),
+            })
+        };
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, r.clone());
+            async move { seek::journeys(channel).activate(onward).await }
+        };
+        self.core.at_catalog_owner(call, here, there).await
     }
 
     async fn deactivate(
         &self,
         request: Request<v1::DeactivateRequest>,
     ) -> Result<Response<v1::DeactivateResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let r = request.into_inner();
         let space = workspace(&r.workspace)?;
         let mode = v1::JourneyState::try_from(r.mode).ok();
@@ -336,27 +388,30 @@ impl v1::journeys_server::Journeys for JourneysService {
                 "expected HELD, DROPPED or DRAINING",
             ));
         };
-        let info = self
-            .set_state(space, &r.journey, mode, &r.actor, within)
-            .await?;
-        Ok(Response::new(v1::DeactivateResponse {
-            journey: Some(info),
-        }))
+        let (call, r) = (&call, &r);
+        let here = || async move {
+            let info = self.set_state(call, space, &r.journey, mode, &r.actor);
+            Ok(v1::DeactivateResponse {
+                journey: Some(info.await?),
+            })
+        };
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, r.clone());
+            async move { seek::journeys(channel).deactivate(onward).await }
+        };
+        self.core.at_catalog_owner(call, here, there).await
     }
 
     async fn report(
         &self,
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let r = request.into_inner();
         let space = workspace(&r.workspace)?;
         let journey = self.journey(space, &r.journey)?;
-        let mut positions = Vec::new();
-        for shard in self.core.shards.all() {
-            positions.push(self.core.readable(&shard, None, within).await?);
-        }
-        let counters = self.counters(space, &r.journey, r.version);
+        let (counters, positions) = figures::exact(&self.core, &call, space, &r.journey).await?;
+        let counters = counters.total(space, &r.journey, r.version);
         Ok(Response::new(report(
             &journey, r.version, &counters, positions,
         )))
@@ -366,25 +421,14 @@ impl v1::journeys_server::Journeys for JourneysService {
         &self,
         request: Request<v1::PutEndpointRequest>,
     ) -> Result<Response<v1::PutEndpointResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let r = request.into_inner();
-        let space = workspace(&r.workspace)?;
-        let endpoint = checked(r.endpoint)?;
-        let change = stored::PutEndpoint {
-            workspace: space.to_owned(),
-            endpoint: endpoint.encode_to_vec().into(),
-            name: endpoint.name.clone(),
+        let here = || self.put_endpoint_here(&call, &r);
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, r.clone());
+            async move { seek::journeys(channel).put_endpoint(onward).await }
         };
-        self.core
-            .catalog
-            .change(actor(&r.actor)?, within, |_| {
-                Ok(Some(Change::PutEndpoint(change)))
-            })
-            .await
-            .map_err(changed)?;
-        Ok(Response::new(v1::PutEndpointResponse {
-            endpoint: Some(endpoint),
-        }))
+        self.core.at_catalog_owner(&call, here, there).await
     }
 
     async fn list_endpoints(
@@ -407,42 +451,14 @@ impl v1::journeys_server::Journeys for JourneysService {
         &self,
         request: Request<v1::DeleteEndpointRequest>,
     ) -> Result<Response<v1::DeleteEndpointResponse>, Status> {
-        let within = deadline(request.metadata());
+        let call = Call::of(request.metadata())?;
         let r = request.into_inner();
-        let space = workspace(&r.workspace)?;
-        let key = (space.to_owned(), r.name);
-        let view = self.core.catalog.newest();
-        let users = view.workspace(space).map(|w| users(w, &key.1));
-        if let Some(users) = users.filter(|users| !users.is_empty()) {
-            return Err(errors::with_reason(
-                tonic::Code::FailedPrecondition,
-                "endpoint_in_use",
-                format!(
-                    "endpoint {} is used by the live version of {}: publish one without it first, or give the endpoint \
-                     another address with `sojourn endpoint put`",
-                    key.1,
-                    users.join(", ")
-                ),
-            ));
-        }
-        self.core
-            .catalog
-            .change(actor(&r.actor)?, within, |now| {
-                if !now.endpoints.contains_key(&key) {
-                    return Err(format!(
-                        "no endpoint {} exists in workspace {}",
-                        key.1, key.0
-                    ));
-                }
-                let (workspace, name) = key.clone();
-                Ok(Some(Change::DeleteEndpoint(stored::DeleteEndpoint {
-                    workspace,
-                    name,
-                })))
-            })
-            .await
-            .map_err(changed)?;
-        Ok(Response::new(v1::DeleteEndpointResponse {}))
+        let here = || self.delete_endpoint_here(&call, &r);
+        let there = |channel| {
+            let onward = call.onward(self.core.topology.me, r.clone());
+            async move { seek::journeys(channel).delete_endpoint(onward).await }
+        };
+        self.core.at_catalog_owner(&call, here, there).await
     }
 }
 

@@ -7,6 +7,8 @@ use crate::convert::api::execution_to;
 use crate::convert::event::status_from;
 use crate::core::{Core, workspace};
 use crate::limits;
+use crate::route::call::Call;
+use crate::route::seek;
 use crate::shard::customer::{Bucket, CustomerState, Slot, customer_of};
 use crate::shard::owner::Shard;
 use crate::shard::read::{self, ReadError, Wanted};
@@ -150,11 +152,14 @@ pub(super) fn page_of(size: u32) -> Result<usize, Status> {
     }
 }
 
-/// Answers one page.
+/// Answers one page: shard after shard, each from its owner.
+///
+/// # Errors
+/// A field is wrong; a shard cannot be read within the deadline.
 pub async fn list(
     core: &Core,
     request: v1::ListExecutionsRequest,
-    within: Duration,
+    call: &Call,
 ) -> Result<v1::ListExecutionsResponse, Status> {
     let page = page_of(request.page_size)?;
     let bare = v1::ListExecutionsRequest {
@@ -174,45 +179,65 @@ pub async fn list(
             )
         })?)
     };
-    let filter = Arc::new(filter_of(request)?);
+    let filter = &Arc::new(filter_of(request)?);
     let (first, mut after) = token.map_or((0, None), |t| (t.shard, Some(t.after)));
-    let until = Instant::now() + PAGE_TIME.min(within / 2);
-    let mut found = Vec::new();
-    for shard in core
-        .shards
-        .all()
-        .into_iter()
-        .skip_while(|s| s.number < first)
-    {
-        core.readable(&shard, None, within).await?;
-        // history may have to be read from disk
-        let (shard, filter) = (shard.clone(), filter.clone());
-        let number = shard.number;
-        let (from, room) = (after.take(), page - found.len());
-        let scanned = tokio::task::spawn_blocking(move || scan(&shard, &filter, from, room, until));
-        let scanned = scanned
-            .await
-            .map_err(|e| Status::internal(e.to_string()))?
-            .map_err(|e| unreadable(&e))?;
-        found.extend(scanned.found);
-        if let Some(after) = scanned.stopped {
-            let next = Token {
-                shard: number,
-                after,
-                filter: filter_hash,
-            };
+    let until = Instant::now() + PAGE_TIME.min(call.left() / 2);
+    let mut executions = Vec::new();
+    for number in call.shards(first, core.shards.count()) {
+        let (from, room) = (after.take(), page - executions.len());
+        let at = move |after| Token {
+            shard: number,
+            after,
+            filter: filter_hash,
+        };
+        if number != first && Instant::now() >= until {
+            // its time is over: this shard comes with the next page
             return Ok(v1::ListExecutionsResponse {
-                executions: found,
-                next_page_token: next.write(),
+                executions,
+                next_page_token: at(Place::default()).write(),
+            });
+        }
+        let here = |shard: Arc<Shard>, _| async move {
+            let filter = filter.clone();
+            // history may have to be read from disk
+            let scanned =
+                tokio::task::spawn_blocking(move || scan(&shard, &filter, from, room, until));
+            let scanned = scanned
+                .await
+                .map_err(|e| Status::internal(e.to_string()))?
+                .map_err(|e| unreadable(&e))?;
+            let token = scanned.stopped.map(at);
+            Ok(v1::ListExecutionsResponse {
+                executions: scanned.found,
+                next_page_token: token.map_or_else(String::new, |t| t.write()),
+            })
+        };
+        let bare = &bare;
+        let there = |channel| {
+            let token = from.map(at);
+            let part = v1::ListExecutionsRequest {
+                page_size: u32::try_from(room).unwrap_or(u32::MAX),
+                page_token: token.map_or_else(String::new, |t| t.write()),
+                ..bare.clone()
+            };
+            let onward = call.of_shard(number).onward(core.topology.me, part);
+            async move { seek::executions(channel).list(onward).await }
+        };
+        let part = core.read(call, number, None, here, there).await?;
+        let part = part.into_inner();
+        executions.extend(part.executions);
+        if !part.next_page_token.is_empty() {
+            return Ok(v1::ListExecutionsResponse {
+                executions,
+                next_page_token: part.next_page_token,
             });
         }
     }
     Ok(v1::ListExecutionsResponse {
-        executions: found,
+        executions,
         next_page_token: String::new(),
     })
 }
-
 fn filter_of(request: v1::ListExecutionsRequest) -> Result<Filter, Status> {
     let mut statuses = Vec::new();
     for (i, status) in request.statuses.iter().enumerate() {

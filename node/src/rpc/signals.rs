@@ -3,7 +3,7 @@
 use super::errors::{self, invalid, item_error, item_of, status_of};
 use crate::actors::{Answer, Ask, CustomerKey, Gauge, Refusal, Reply};
 use crate::convert::signal::{Checked, Violation, signal_from};
-use crate::core::{Core, deadline, workspace};
+use crate::core::{Core, workspace};
 use crate::limits;
 use crate::route::call::Call;
 use prost::Message;
@@ -81,8 +81,8 @@ impl v1::signals_server::Signals for SignalsService {
         &self,
         request: Request<v1::ListUnmatchedRequest>,
     ) -> Result<Response<v1::ListUnmatchedResponse>, Status> {
-        let within = deadline(request.metadata());
-        super::unmatched::list(&self.core, request.into_inner(), within)
+        let call = Call::of(request.metadata())?;
+        super::unmatched::list(&self.core, request.into_inner(), &call)
             .await
             .map(Response::new)
     }

@@ -1,47 +1,64 @@
-//! Timelines (what happened, oldest first, in pages) and watching (what happens from now on).
+//! Timelines: what happened, oldest first, in pages.
 
 use super::errors;
-use super::executions::{ExecutionsService, target, unreadable};
+use super::executions::{Target, find, find_customer, target, unreadable};
 use crate::convert::event::event_to;
-use crate::core::{Core, identifier, workspace};
 use crate::limits;
+use crate::route::seek::Seen;
 use crate::shard::decision::Decision;
-use crate::shard::machine::Seen;
+use crate::shard::owner::Shard;
 use crate::shard::read;
 use prost::Message;
 use sojourn_journey::identifier::ExecutionId;
 use sojourn_proto::{stored, v1};
-use std::pin::Pin;
-use std::time::Duration;
-use tokio::sync::{broadcast, mpsc};
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
+use std::sync::Arc;
 use tonic::Status;
 
-/// One page of an execution's timeline, or of all of a customer's.
-pub async fn timeline(
-    service: &ExecutionsService,
-    request: v1::TimelineRequest,
-    within: Duration,
+/// What is asked for, checked.
+pub(super) struct Asked {
+    /// Whose timeline.
+    pub target: Target,
+    whole_customer: bool,
+    page: usize,
+    /// What a token must belong to.
+    filter: u64,
+    after: Option<(u64, u32)>,
+}
+
+impl Asked {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// The reference is wrong, or the token is not of this timeline.
+    pub fn of(request: &v1::TimelineRequest) -> Result<Asked, Status> {
+        let page = match request.page_size as usize {
+            0 => limits::PAGE,
+            n => n.min(limits::PAGE_MAX),
+        };
+        let reference = request.execution.clone().unwrap_or_default();
+        // a token is of one reference: with another's it would skip what was never shown
+        let filter = xxhash_rust::xxh3::xxh3_64(&reference.encode_to_vec());
+        Ok(Asked {
+            whole_customer: reference.id.is_empty() && reference.journey.is_empty(),
+            target: target(request.execution.clone())?,
+            page,
+            filter,
+            after: token(&request.page_token, filter)?,
+        })
+    }
+}
+
+/// One page of an execution's timeline, or of all of a customer's, from this node's replica.
+pub(super) fn timeline(
+    shard: Arc<Shard>,
+    seen: &Seen,
+    asked: &Asked,
 ) -> Result<v1::TimelineResponse, Status> {
-    let page = match request.page_size as usize {
-        0 => limits::PAGE,
-        n => n.min(limits::PAGE_MAX),
-    };
-    let whole_customer = request
-        .execution
-        .as_ref()
-        .is_some_and(|r| r.id.is_empty() && r.journey.is_empty());
-    // a token is of one reference: with another's it would skip what was never shown
-    let reference = request.execution.clone().unwrap_or_default();
-    let filter = xxhash_rust::xxh3::xxh3_64(&reference.encode_to_vec());
-    let target = target(request.execution)?;
-    let after = token(&request.page_token, filter)?;
-    let options = request.options.as_ref();
-    let (found, only) = if whole_customer {
-        (service.find_customer(&target, options, within).await?, None)
+    let (page, filter, after) = (asked.page, asked.filter, asked.after);
+    let (found, only) = if asked.whole_customer {
+        (find_customer(shard, seen, &asked.target)?, None)
     } else {
-        let found = service.find(&target, options, within).await?;
+        let found = find(shard, seen, &asked.target)?;
         let e = &found.execution;
         let only = (e.journey.clone(), e.instance.clone(), e.run);
         (found.into(), Some(only))
@@ -137,7 +154,8 @@ pub fn entry(
     }
 }
 
-fn execution_id(decision: &Decision, part: &crate::shard::decision::Part) -> ExecutionId {
+/// The id of the execution that a part is of.
+pub fn execution_id(decision: &Decision, part: &crate::shard::decision::Part) -> ExecutionId {
     ExecutionId::new(
         &decision.workspace,
         &decision.customer,
@@ -160,94 +178,4 @@ fn cause(cause: &stored::cause::Cause) -> v1::timeline_entry::Cause {
         From::Leave(_) => To::Other("leave".into()),
     };
     v1::timeline_entry::Cause { cause: Some(to) }
-}
-
-type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
-
-/// What happens from now on.
-pub fn watch(core: &Core, request: v1::WatchRequest) -> Result<WatchStream, Status> {
-    let space = workspace(&request.workspace)?.to_owned();
-    let customer = match request.customer {
-        None => None,
-        some => Some(identifier("customer", some)?),
-    };
-    let execution: Option<ExecutionId> = match request.execution.as_str() {
-        "" => None,
-        id => Some(
-            id.parse()
-                .map_err(|e: String| errors::invalid_field("execution", e))?,
-        ),
-    };
-    let journey = request.journey;
-    let Ok(place) = core.watches.clone().try_acquire_owned() else {
-        return Err(errors::with_reason(
-            tonic::Code::ResourceExhausted,
-            "overloaded_watches",
-            format!(
-                "{} watches are open on this node: close some, or watch less",
-                limits::WATCHES
-            ),
-        ));
-    };
-    let place = std::sync::Arc::new(place);
-    let (tx, rx) = mpsc::channel(64);
-    let mut watching = tokio::task::JoinSet::new();
-    for shard in core.shards.all() {
-        let one_customer = customer
-            .as_ref()
-            .map(|c| sojourn_journey::identifier::customer_hash(&space, c))
-            .or(execution.map(|id| id.customer));
-        if one_customer.is_some_and(|hash| core.shards.of(hash) != shard.number) {
-            continue;
-        }
-        let mut seen: broadcast::Receiver<Seen> = shard.machine.watchers.subscribe();
-        let started = v1::Position {
-            shard: shard.number.into(),
-            index: shard.duties.state.lock().applied,
-        };
-        let (tx, space, customer, journey) =
-            (tx.clone(), space.clone(), customer.clone(), journey.clone());
-        let place = place.clone();
-        watching.spawn(async move {
-            let _place = place;
-            let what = v1::watch_response::What::Started(started);
-            let mut next = Some(what);
-            loop {
-                if let Some(what) = next.take() {
-                    let response = v1::WatchResponse { what: Some(what) };
-                    if tx.send(Ok(response)).await.is_err() {
-                        return;
-                    }
-                }
-                let received = tokio::select! {
-                    received = seen.recv() => received,
-                    () = tx.closed() => return,
-                };
-                next = match received {
-                    Ok(seen) => {
-                        let d = &seen.decision;
-                        let mine = d.workspace == space
-                            && customer.as_ref().is_none_or(|c| d.customer == *c);
-                        let concerns = |p: &crate::shard::decision::Part| {
-                            (journey.is_empty() || p.journey == journey)
-                                && execution.is_none_or(|id| execution_id(d, p) == id)
-                        };
-                        let any = d.parts.iter().any(concerns);
-                        (mine && any).then(|| {
-                            v1::watch_response::What::Entry(entry(
-                                d, seen.shard, seen.index, concerns,
-                            ))
-                        })
-                    }
-                    Err(broadcast::error::RecvError::Lagged(n)) => {
-                        Some(v1::watch_response::What::Missed(n))
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return,
-                };
-            }
-        });
-    }
-    // the tasks end with the stream: their sender is closed then
-    watching.detach_all();
-    Ok(Box::pin(ReceiverStream::new(rx)))
 }

@@ -7,6 +7,8 @@ use crate::convert::Unreadable;
 use crate::convert::value::identifier_from;
 use crate::core::{Core, workspace};
 use crate::limits;
+use crate::route::call::Call;
+use crate::route::seek;
 use crate::shard::owner::Shard;
 use crate::shard::read::{self, ReadError};
 use prost::Message;
@@ -21,6 +23,10 @@ const PAGE_TIME: Duration = Duration::from_secs(1);
 
 /// A place in the log: index, place in the entry.
 type Place = (u64, u32);
+/// Before every place.
+const NEWEST: Place = (u64::MAX, u32::MAX);
+/// Another node's sample is waited for at most this long.
+const SAMPLE_WITHIN: Duration = Duration::from_secs(1);
 /// So many are looked at before the time of a page can be over.
 const LEAST: usize = 1_024;
 /// Waiting ones looked at under one lock.
@@ -43,11 +49,14 @@ impl Filter {
     }
 }
 
-/// Answers one page.
+/// Answers one page: shard after shard, each from its owner.
+///
+/// # Errors
+/// A field is wrong; a shard cannot be read within the deadline.
 pub async fn list(
     core: &Core,
     request: v1::ListUnmatchedRequest,
-    within: Duration,
+    call: &Call,
 ) -> Result<v1::ListUnmatchedResponse, Status> {
     let page = super::list::page_of(request.page_size)?;
     let bare = v1::ListUnmatchedRequest {
@@ -57,57 +66,94 @@ pub async fn list(
     };
     let hash = xxhash_rust::xxh3::xxh3_64(&bare.encode_to_vec());
     let token = token(&request.page_token, hash)?;
-    let filter = Arc::new(Filter {
+    let filter = &Arc::new(Filter {
         workspace: workspace(&request.workspace)?.to_owned(),
         journey: request.journey,
         stage: request.stage,
         kind: request.r#type,
     });
-    let no_match = match token {
-        None => sample(core, &filter),
-        Some(_) => Vec::new(),
-    };
-    let until = Instant::now() + PAGE_TIME.min(within / 2);
-    let (first, mut before) = token.map_or((0, None), |(shard, place)| (shard, Some(place)));
-    let mut signals = Vec::new();
-    for shard in core
-        .shards
-        .all()
-        .into_iter()
-        .skip_while(|s| s.number < first)
-    {
-        let from = before.take().unwrap_or((u64::MAX, u32::MAX));
-        if signals.len() >= page {
-            // the shard before gave its last with this page
-            return Ok(v1::ListUnmatchedResponse {
-                signals,
-                next_page_token: format!("{hash:016x}.{}.{}.{}", shard.number, from.0, from.1),
-                no_match,
-            });
+    let mut answer = v1::ListUnmatchedResponse::default();
+    if token.is_none() && call.shard.is_none() {
+        answer.no_match = sample(core, filter);
+        if call.forwarded {
+            // of the rest every shard is asked for by itself
+            return Ok(answer);
         }
-        core.readable(&shard, None, within).await?;
-        let (shard, filter, room) = (shard.clone(), filter.clone(), page - signals.len());
-        let number = shard.number;
-        // history may have to be read from disk
-        let scanned = tokio::task::spawn_blocking(move || scan(&shard, &filter, from, room, until));
-        let (found, stopped) = scanned
-            .await
-            .map_err(|e| Status::internal(e.to_string()))?
-            .map_err(|e| unreadable(&e))?;
-        signals.extend(found);
-        if let Some((index, sub)) = stopped {
-            return Ok(v1::ListUnmatchedResponse {
+        answer
+            .no_match
+            .extend(samples_of_others(core, &bare, call).await);
+        answer.no_match.sort_by_key(|n| std::cmp::Reverse(n.at));
+        answer.no_match.truncate(limits::PAGE);
+    }
+    let until = Instant::now() + PAGE_TIME.min(call.left() / 2);
+    let (first, mut before) = token.map_or((0, None), |(shard, place)| (shard, Some(place)));
+    for number in call.shards(first, core.shards.count()) {
+        let from = before.take();
+        let full = answer.signals.len() >= page;
+        if full || (number != first && Instant::now() >= until) {
+            // the shard before gave its last with this page, or the time of the page is over
+            let (index, sub) = from.unwrap_or(NEWEST);
+            answer.next_page_token = format!("{hash:016x}.{number}.{index}.{sub}");
+            return Ok(answer);
+        }
+        let room = page - answer.signals.len();
+        let here = |shard: Arc<Shard>, _| async move {
+            let (filter, from) = (filter.clone(), from.unwrap_or(NEWEST));
+            // history may have to be read from disk
+            let scanned =
+                tokio::task::spawn_blocking(move || scan(&shard, &filter, from, room, until));
+            let (signals, stopped) = scanned
+                .await
+                .map_err(|e| Status::internal(e.to_string()))?
+                .map_err(|e| unreadable(&e))?;
+            Ok(v1::ListUnmatchedResponse {
                 signals,
-                next_page_token: format!("{hash:016x}.{number}.{index}.{sub}"),
-                no_match,
-            });
+                next_page_token: stopped.map_or_else(String::new, |(index, sub)| {
+                    format!("{hash:016x}.{number}.{index}.{sub}")
+                }),
+                no_match: Vec::new(),
+            })
+        };
+        let bare = &bare;
+        let there = |channel| {
+            let (index, sub) = from.unwrap_or(NEWEST);
+            let part = v1::ListUnmatchedRequest {
+                page_size: u32::try_from(room).unwrap_or(u32::MAX),
+                page_token: format!("{hash:016x}.{number}.{index}.{sub}"),
+                ..bare.clone()
+            };
+            let onward = call.of_shard(number).onward(core.topology.me, part);
+            async move { seek::signals(channel).list_unmatched(onward).await }
+        };
+        let part = core.read(call, number, None, here, there).await?;
+        let part = part.into_inner();
+        answer.signals.extend(part.signals);
+        if !part.next_page_token.is_empty() {
+            answer.next_page_token = part.next_page_token;
+            return Ok(answer);
         }
     }
-    Ok(v1::ListUnmatchedResponse {
-        signals,
-        next_page_token: String::new(),
-        no_match,
-    })
+    Ok(answer)
+}
+
+/// The samples of the other nodes, of those that answer soon: a sample lacks most in any case.
+async fn samples_of_others(
+    core: &Core,
+    bare: &v1::ListUnmatchedRequest,
+    call: &Call,
+) -> Vec<v1::NoMatchSample> {
+    let cluster = core.topology.cluster();
+    let others = cluster.present().filter(|n| n.id != core.topology.me);
+    let asked = others.map(|node| async move {
+        let way = core.ways.to(node.id).ok()?;
+        let onward = call.onward(core.topology.me, bare.clone());
+        let mut client = seek::signals(way.channel);
+        let within = SAMPLE_WITHIN.min(call.left() / 4);
+        let answer = tokio::time::timeout(within, client.list_unmatched(onward)).await;
+        Some(answer.ok()?.ok()?.into_inner().no_match)
+    });
+    let samples = futures::future::join_all(asked).await;
+    samples.into_iter().flatten().flatten().collect()
 }
 
 fn token(text: &str, filter: u64) -> Result<Option<(u16, Place)>, Status> {

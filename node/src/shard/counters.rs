@@ -107,13 +107,33 @@ fn stayed(before: &Execution, event: &Event) -> i64 {
 }
 
 impl Counters {
-    /// Those of one journey, all versions.
+    /// Those of one journey, all versions; of all journeys of the workspace where none is named.
     pub fn of_journey(&self, workspace: &str, journey: &str) -> Counters {
         let of_it = self
             .0
             .iter()
-            .filter(|((w, j, _), _)| w == workspace && j == journey);
+            .filter(|((w, j, _), _)| w == workspace && (journey.is_empty() || j == journey));
         Counters(of_it.map(|(k, c)| (k.clone(), c.clone())).collect())
+    }
+
+    /// Adds another shard's.
+    pub fn merge(&mut self, other: &Counters) {
+        for (key, counters) in &other.0 {
+            self.0.entry(key.clone()).or_default().merge(counters);
+        }
+    }
+
+    /// One journey of these, in one version or (0) in all.
+    pub fn total(&self, workspace: &str, journey: &str, version: u32) -> JourneyCounters {
+        let mut total = JourneyCounters::default();
+        let first = (workspace.to_owned(), journey.to_owned(), 0);
+        let last = (workspace.to_owned(), journey.to_owned(), u32::MAX);
+        for ((.., v), counters) in self.0.range(first..=last) {
+            if version == 0 || *v == version {
+                total.merge(counters);
+            }
+        }
+        total
     }
 
     /// Counts one event; `before` is the state that it happened to.

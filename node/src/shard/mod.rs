@@ -9,6 +9,7 @@ pub mod decision;
 mod given;
 pub mod machine;
 pub mod owner;
+pub mod pace;
 pub mod proposer;
 pub mod read;
 pub mod receipt;

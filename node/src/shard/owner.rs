@@ -2,6 +2,7 @@
 //! when it is lost.
 
 use super::machine::ShardMachine;
+use super::pace::Pace;
 use super::proposer;
 use super::read::Replica;
 use super::state::Shared;
@@ -317,7 +318,7 @@ impl Shard {
             epoch,
             proposed,
             stale_tx,
-            limits::DEADLINE,
+            (Pace::new(self.live.gauge()), limits::DEADLINE),
         );
         let agenda = agenda::run(
             self.duties.clone(),

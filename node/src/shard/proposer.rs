@@ -3,6 +3,7 @@
 
 use super::customer::DecisionId;
 use super::decision::Decision;
+use super::pace::Pace;
 use super::receipt;
 use super::state::Verdict;
 use crate::actors::{Answer, Request};
@@ -210,7 +211,7 @@ pub async fn run(
     epoch: u64,
     mut proposals: mpsc::UnboundedReceiver<Proposal>,
     stale: mpsc::UnboundedSender<u64>,
-    deadline: Duration,
+    (mut pace, deadline): (Pace, Duration),
 ) {
     let mut gathered: Vec<Proposal> = Vec::new();
     let mut entry = 0u64;
@@ -250,7 +251,9 @@ pub async fn run(
         let body: Bytes = message.encode_to_vec().into();
         let until = Instant::now() + deadline;
         pending.mark_proposed(&ids);
+        let begun = Instant::now();
         let outcome = group.propose(EntryKind::Decisions, body, until).await;
+        pace.entry(begun.elapsed());
         let Err(error) = outcome else { continue };
         for hash in hashes {
             // the owner's loop may have ended: then every actor has

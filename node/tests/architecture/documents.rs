@@ -356,3 +356,46 @@ fn the_program_of_the_readme_is_a_doc_test() {
         .collect();
     assert!(strange.is_empty(), "not in client/src/lib.rs: {strange:?}");
 }
+
+/// The words after `mark` in a text, up to the first character that does not belong to a name.
+fn names_after<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
+    let ends = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    text.split(mark)
+        .skip(1)
+        .map(|rest| rest.split(ends).next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn every_metric_of_guide_and_dashboard_is_one() {
+    let sources: String = files(&root().join("node/src"), &[".rs"])
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("metrics"))
+        .map(|path| std::fs::read_to_string(path).expect("it can be read"))
+        .collect();
+    let dashboard = read("docs/grafana/sojourn.json").replace('\\', "");
+    for (page, text) in [
+        ("operate.md", read("docs/operate.md")),
+        ("grafana/sojourn.json", dashboard),
+    ] {
+        let metrics = names_after(&text, "sojourn_");
+        let whats = names_after(&text, "what=\"");
+        assert!(
+            metrics.len() > 3 && whats.len() > 10,
+            "{page} names metrics"
+        );
+        for metric in metrics {
+            let name = metric.trim_end_matches("_bucket");
+            assert!(
+                sources.contains(&format!("\"sojourn_{name}\"")),
+                "{page} names the metric sojourn_{metric}, which there is not"
+            );
+        }
+        for what in whats {
+            assert!(
+                sources.contains(&format!("\"{what}\"")),
+                "{page} names what=\"{what}\", which there is not"
+            );
+        }
+    }
+}

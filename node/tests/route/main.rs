@@ -1,5 +1,9 @@
-//! From any node one hop to the owner: real nodes on loopback, of which the first has all replicas, so that every other
-//! one has to hand over.
+//! From any node one hop to the owner: real nodes on loopback. Where the first has all replicas, every other one has to hand
+//! over.
 
+mod catalog;
+mod killed;
+mod moving;
+mod reads;
 mod signals;
 mod support;

@@ -3,6 +3,7 @@
 use sojourn_node::config::Config;
 use sojourn_node::node::Node;
 use sojourn_proto::v1;
+use sojourn_proto::v1::cluster_client::ClusterClient;
 use sojourn_proto::v1::executions_client::ExecutionsClient;
 use sojourn_proto::v1::journeys_client::JourneysClient;
 use sojourn_proto::v1::signals_client::SignalsClient;
@@ -50,7 +51,7 @@ pub fn config(dir: &TempDir, join: Option<SocketAddr>) -> Config {
     config.cluster.shards = SHARDS;
     config.cluster.bootstrap = join.is_none();
     config.cluster.join = join.iter().map(SocketAddr::to_string).collect();
-    // who has what is what the test is about
+    // the first keeps all replicas, unless a test wants it otherwise
     config.cluster.rebalance = false;
     config.limits.disk_free_min = 0;
     config
@@ -62,9 +63,11 @@ pub fn door(address: SocketAddr) -> Channel {
 }
 
 impl Member {
-    pub async fn start(join: Option<SocketAddr>) -> Member {
+    pub async fn start(join: Option<SocketAddr>, rebalance: bool) -> Member {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::start(&config(&dir, join)).await.unwrap();
+        let mut config = config(&dir, join);
+        config.cluster.rebalance = rebalance;
+        let node = Node::start(&config).await.unwrap();
         Member {
             door: door(node.grpc),
             node,
@@ -83,14 +86,41 @@ impl Member {
     pub fn journeys(&self) -> JourneysClient<Channel> {
         JourneysClient::new(self.door.clone())
     }
+
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.door.clone())
+    }
 }
 
 /// So many nodes of one cluster, the first of which has all replicas.
 pub async fn cluster(nodes: usize) -> Vec<Member> {
-    let mut members = vec![Member::start(None).await];
+    grown(nodes, false).await
+}
+
+/// The same, and the replicas are spread over all of them: three of each shard.
+pub async fn spread(nodes: usize) -> Vec<Member> {
+    let members = grown(nodes, true).await;
+    until("three voters of each shard", async || {
+        let mut door = members[0].cluster();
+        let status = door.get_status(v1::GetClusterStatusRequest {});
+        let status = status.await.ok()?.into_inner();
+        let done = status
+            .change
+            .is_none_or(|c| c.state() != v1::ChangeState::Running);
+        let spread =
+            |s: &v1::ShardStatus| s.owner > 0 && s.voters.len() == 3 && s.learners.is_empty();
+        (done && status.shards.len() == usize::from(SHARDS) && status.shards.iter().all(spread))
+            .then_some(())
+    })
+    .await;
+    members
+}
+
+async fn grown(nodes: usize, rebalance: bool) -> Vec<Member> {
+    let mut members = vec![Member::start(None, rebalance).await];
     while members.len() < nodes {
         let first = members[0].node.peer;
-        members.push(Member::start(Some(first)).await);
+        members.push(Member::start(Some(first), rebalance).await);
     }
     members
 }

@@ -98,7 +98,7 @@ impl Connections {
         let view = client.nodes().view();
         let mut addresses: Vec<Address> = view.owning().into_iter().cloned().collect();
         if addresses.is_empty() {
-            addresses.push(client.nodes().pick(None, None));
+            addresses.push(client.nodes().pick(None, &[]));
         }
         Connections::to(Target::Server, addresses, count, Some(client.clone())).await
     }
