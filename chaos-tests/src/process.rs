@@ -1,10 +1,12 @@
 //! A server as a process of its own: started, asked, killed, started again on the same data.
 
 use crate::binary;
+use crate::cli::Cli;
 use crate::wait::until;
 use anyhow::{Context, Result, bail};
 use sojourn_client::Client;
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,29 @@ pub const STOP: Duration = Duration::from_secs(20);
 /// Lines of its standard error that are kept for the report of a failure.
 const LINES: usize = 400;
 
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doors {
+    /// For clients.
+    pub grpc: SocketAddr,
+    /// Health, readiness, metrics.
+    pub http: SocketAddr,
+    /// For other nodes.
+    pub peer: SocketAddr,
+}
+
+impl Doors {
+    /// Whichever ports are free.
+    pub fn free() -> Doors {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Doors {
+            grpc: any,
+            http: any,
+            peer: any,
+        }
+    }
+}
+
 /// How a server is started.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -29,12 +54,21 @@ pub struct Setup {
     pub shards: u16,
     /// Further environment variables.
     pub env: Vec<(String, String)>,
+    /// The peer addresses of a cluster to join; none: it begins one.
+    pub join: Vec<String>,
+    /// Where it listens at its first start; afterwards it keeps what it had.
+    pub doors: Doors,
+    /// The host under which it is told to others, when that is another one.
+    pub advertise: Option<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Setup {
             shards: 4,
+            join: Vec::new(),
+            doors: Doors::free(),
+            advertise: None,
             // test machines are small: what is tested about a full disk is tested on purpose elsewhere
             env: vec![
                 ("SOJOURN_LIMITS__DISK_FREE_MIN".into(), "1048576".into()),
@@ -90,14 +124,16 @@ pub struct Server {
     folder: tempfile::TempDir,
     running: Option<Running>,
     /// Kept over restarts, so that a client that goes on finds it again.
-    ports: Option<(SocketAddr, SocketAddr)>,
+    doors: Doors,
+    /// What it called itself last.
+    node: u64,
     said: Said,
 }
 
 struct Running {
     child: Child,
-    grpc: SocketAddr,
-    http: SocketAddr,
+    /// What it says of itself; taken once it has.
+    telling: Option<oneshot::Receiver<Told>>,
 }
 
 impl Drop for Running {
@@ -109,66 +145,115 @@ impl Drop for Running {
 }
 
 impl Server {
-    /// Starts one on an empty data folder; answers when it is ready.
+    /// One on an empty data folder that has not been started.
     ///
     /// # Errors
-    /// When it does not start, with what it said.
-    pub async fn start(setup: Setup) -> Result<Server> {
-        let mut server = Server {
+    /// When there is no room for its folder.
+    pub fn new(setup: Setup) -> Result<Server> {
+        Ok(Server {
+            doors: setup.doors,
             setup,
             folder: tempfile::Builder::new()
                 .prefix("sojourn-chaos-")
                 .tempdir()?,
             running: None,
-            ports: None,
+            node: 0,
             said: Said::default(),
-        };
+        })
+    }
+
+    /// Starts one on an empty data folder; answers when it is ready.
+    ///
+    /// # Errors
+    /// When it does not start, with what it said.
+    pub async fn start(setup: Setup) -> Result<Server> {
+        let mut server = Server::new(setup)?;
         server.again().await?;
         Ok(server)
     }
 
-    /// Starts it again, on the same data and the same ports.
+    /// Starts it again, on the same data and the same ports; answers when it is ready.
     ///
     /// # Errors
     /// When it runs already, or does not start.
     pub async fn again(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.launch()?;
+        self.listening().await?;
+        self.ready().await?;
+        Ok(begun.elapsed())
+    }
+
+    /// Starts its process and waits for nothing.
+    ///
+    /// # Errors
+    /// When it runs already, or cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
         if self.running.is_some() {
             bail!("the server runs already");
         }
-        let begun = Instant::now();
-        let (child, addresses) = self.spawn()?;
-        // from here on a failure kills it
-        let mut running = Running {
+        let (child, telling) = self.spawn()?;
+        self.running = Some(Running {
             child,
-            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
-            http: SocketAddr::from(([127, 0, 0, 1], 0)),
+            telling: Some(telling),
+        });
+        Ok(())
+    }
+
+    /// Waits until it has said who it is and where it listens.
+    ///
+    /// # Errors
+    /// When it ends before, or does not say so in time; it does not run then.
+    pub async fn listening(&mut self) -> Result<()> {
+        let running = self.running.as_mut().context("the server does not run")?;
+        let Some(telling) = running.telling.take() else {
+            return Ok(());
         };
-        match tokio::time::timeout(START, addresses).await {
-            Ok(Ok((grpc, http))) => (running.grpc, running.http) = (grpc, http),
+        match tokio::time::timeout(START, telling).await {
+            Ok(Ok(told)) => {
+                self.doors = told.doors;
+                self.node = told.node;
+                Ok(())
+            }
             Ok(Err(_)) => {
                 let status = running.child.wait()?;
+                self.running = None;
                 bail!(
                     "the server ended with {status} before it listened; it said:\n{}",
                     self.said.text()
                 );
             }
-            Err(_) => bail!(
-                "the server did not say within {START:?} where it listens; it said:\n{}",
-                self.said.text()
-            ),
+            Err(_) => {
+                self.running = None;
+                bail!(
+                    "the server did not say within {START:?} where it listens; it said:\n{}",
+                    self.said.text()
+                )
+            }
         }
-        self.ports = Some((running.grpc, running.http));
-        self.running = Some(running);
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn ready(&self) -> Result<()> {
+        let mut last = String::new();
         until("the server is ready", START, async || {
-            Ok(self
-                .http("/ready")
-                .await
-                .ok()
-                .filter(|(code, _)| *code == 200))
+            Ok(match self.http("/ready").await {
+                Ok((200, _)) => Some(()),
+                Ok((code, body)) => {
+                    last = format!("{code}: {body}");
+                    None
+                }
+                Err(error) => {
+                    last = error.to_string();
+                    None
+                }
+            })
         })
         .await
-        .with_context(|| format!("it said:\n{}", self.said.text()))?;
-        Ok(begun.elapsed())
+        .with_context(|| format!("{last}; it said:\n{}", self.said.text()))
     }
 
     /// The command of a server on this data folder, with ports of its own.
@@ -176,16 +261,21 @@ impl Server {
     /// # Errors
     /// When the binary cannot be built.
     pub fn command(&self) -> Result<Command> {
-        let (grpc, http) = self.ports.map_or_else(
-            || ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()),
-            |(g, h)| (g.to_string(), h.to_string()),
-        );
         let mut command = Command::new(binary::sojourn()?);
+        command.arg("serve").arg("--data").arg(self.data());
+        if self.setup.join.is_empty() {
+            command.arg("--bootstrap");
+        }
+        for seed in &self.setup.join {
+            command.args(["--join", seed]);
+        }
+        if let Some(host) = &self.setup.advertise {
+            command.args(["--advertise", host]);
+        }
         command
-            .args(["serve", "--bootstrap"])
-            .arg("--data")
-            .arg(self.data())
-            .args(["--listen", &grpc, "--http", &http, "--peer", "127.0.0.1:0"])
+            .args(["--listen", &self.doors.grpc.to_string()])
+            .args(["--http", &self.doors.http.to_string()])
+            .args(["--peer", &self.doors.peer.to_string()])
             .args(["--shards", &self.setup.shards.to_string()])
             .envs(self.setup.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
@@ -194,7 +284,7 @@ impl Server {
         Ok(command)
     }
 
-    fn spawn(&self) -> Result<(Child, oneshot::Receiver<(SocketAddr, SocketAddr)>)> {
+    fn spawn(&self) -> Result<(Child, oneshot::Receiver<Told>)> {
         let mut child = self
             .command()?
             .spawn()
@@ -207,11 +297,15 @@ impl Server {
         let said = self.said.clone();
         std::thread::spawn(move || {
             let mut tell = Some(tell);
+            let mut doors = None;
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Some(addresses) = addresses(&line)
+                doors = doors.or_else(|| addresses(&line));
+                if let (Some((grpc, http)), Some((node, peer))) = (doors, identity(&line))
                     && let Some(tell) = tell.take()
                 {
-                    let _ = tell.send(addresses);
+                    let doors = Doors { grpc, http, peer };
+                    // whoever asked may have given up
+                    let _ = tell.send(Told { node, doors });
                 }
                 said.add(line);
             }
@@ -231,8 +325,40 @@ impl Server {
 
     /// Where its gRPC door is, for a client.
     pub fn url(&self) -> String {
-        let port = self.ports.map_or(0, |(grpc, _)| grpc.port());
-        format!("http://127.0.0.1:{port}")
+        format!("http://{}", self.doors.grpc)
+    }
+
+    /// Where it listens, or last did.
+    pub fn doors(&self) -> Doors {
+        self.doors
+    }
+
+    /// The id of its node; 0 before it has ever said so.
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// Its process, while it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.running.as_ref().map(|r| r.child.id())
+    }
+
+    /// Whether it was started and has not been stopped since.
+    pub fn runs(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Empties its data folder, as when a disk is replaced. From then on it joins the cluster at `seeds`.
+    ///
+    /// # Errors
+    /// When it runs, or the folder cannot be removed.
+    pub fn lose_disk(&mut self, seeds: Vec<String>) -> Result<()> {
+        if self.running.is_some() {
+            bail!("the server runs: its disk cannot be taken");
+        }
+        std::fs::remove_dir_all(self.data())?;
+        self.setup.join = seeds;
+        Ok(())
     }
 
     /// What it said on its standard error, over all its starts.
@@ -255,8 +381,10 @@ impl Server {
     /// # Errors
     /// When it does not answer.
     pub async fn http(&self, path: &str) -> Result<(u16, String)> {
-        let running = self.running.as_ref().context("the server does not run")?;
-        let mut stream = TcpStream::connect(running.http).await?;
+        if self.running.is_none() {
+            bail!("the server does not run");
+        }
+        let mut stream = TcpStream::connect(self.doors.http).await?;
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
@@ -303,13 +431,33 @@ impl Server {
     /// # Errors
     /// When it does not run.
     pub fn terminate(&self) -> Result<()> {
-        let running = self.running.as_ref().context("the server does not run")?;
+        self.signal("TERM")
+    }
+
+    /// Stops its clock: it does nothing until it is [resumed](Server::resume), and does not know of it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets a paused one go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let process = self.process().context("the server does not run")?;
         // std can only kill; the shell's own `kill` needs no package
         let sent = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {}", running.child.id())])
+            .args(["-c", &format!("kill -{name} {process}")])
             .status()?;
         if !sent.success() {
-            bail!("SIGTERM could not be sent: {sent}");
+            bail!("SIG{name} could not be sent: {sent}");
         }
         Ok(())
     }
@@ -347,34 +495,32 @@ impl Server {
         self.again().await.map(drop)
     }
 
-    /// A command of the CLI against it, not started yet.
+    /// The CLI against it.
+    pub fn commands(&self) -> Cli {
+        Cli::of(self.url())
+    }
+
+    /// As [`Cli::command`].
     ///
     /// # Errors
     /// When the binary cannot be built.
-    pub fn cli<I: AsRef<std::ffi::OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = I>,
-    ) -> Result<Command> {
-        let mut command = Command::new(binary::sojourn()?);
-        command
-            .current_dir(binary::workspace())
-            .args(["--server", &self.url(), "--deadline", "30s"])
-            .args(args)
-            .stdin(Stdio::null());
-        Ok(command)
+    pub fn cli<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Result<Command> {
+        self.commands().command(args)
     }
 
-    /// Runs a command of the CLI to its end without blocking the test's other tasks.
+    /// As [`Cli::run`].
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn run<I: AsRef<std::ffi::OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = I>,
-    ) -> Result<Output> {
-        let mut command = self.cli(args)?;
-        Ok(tokio::task::spawn_blocking(move || command.output()).await??)
+    pub async fn run<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Result<Output> {
+        self.commands().run(args).await
     }
+}
+
+/// What a server says of itself when it listens.
+struct Told {
+    node: u64,
+    doors: Doors,
 }
 
 /// The addresses in the line that a server prints when it listens.
@@ -384,15 +530,27 @@ fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     Some((grpc.parse().ok()?, http.trim().parse().ok()?))
 }
 
+/// The node and its peer address in the line that a server prints after it.
+fn identity(line: &str) -> Option<(u64, SocketAddr)> {
+    let rest = line.strip_prefix("node ")?;
+    let (node, rest) = rest.split_once(" of cluster ")?;
+    let (_, peer) = rest.split_once(", for other nodes on ")?;
+    Some((node.parse().ok()?, peer.trim().parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::addresses;
+    use super::{addresses, identity};
 
     #[test]
-    fn the_line_that_names_the_doors_is_read() {
+    fn the_lines_that_name_doors_and_node_are_read() {
         let line = "sojourn serves gRPC on 127.0.0.1:41 and HTTP on 127.0.0.1:42";
         let ports = addresses(line).map(|(g, h)| (g.port(), h.port()));
         assert_eq!(ports, Some((41, 42)));
         assert_eq!(addresses("error: no"), None);
+        let line = "node 3 of cluster 0af, for other nodes on 127.0.0.1:43";
+        let read = identity(line).map(|(node, peer)| (node, peer.port()));
+        assert_eq!(read, Some((3, 43)));
+        assert_eq!(identity("node 3 cannot be reached"), None);
     }
 }

@@ -1,13 +1,13 @@
 //! What the stories share.
 
 use anyhow::{Context, Result, bail};
-use rand::SeedableRng;
+pub use sojourn_chaos_tests::chance::chance;
+pub use sojourn_chaos_tests::cli::json;
 use sojourn_chaos_tests::invariants::latest;
 use sojourn_chaos_tests::process::Server;
 use sojourn_chaos_tests::wait::until;
 use sojourn_client::wire::Execution;
 use sojourn_client::{Client, Identifier, Outcome, Read, Receipt, Signal};
-use std::process::Output;
 use std::time::Duration;
 
 /// A customer of a story.
@@ -34,7 +34,8 @@ pub async fn send(client: &Client, signal: Signal) -> Result<Receipt> {
 
 /// Publishes a journey and makes sure that every shard decides with it.
 pub async fn publish(client: &Client, text: &str) -> Result<()> {
-    let published = client.publish(text, "story").await?;
+    let published = client.publish(text, "story").await;
+    let published = published.with_context(|| format!("publishing through {}", client.server()))?;
     if !published.live {
         bail!("{} is not live: {:?}", published.journey, published.lagging);
     }
@@ -70,31 +71,9 @@ pub async fn until_execution(
     waited.with_context(|| format!("the last that was seen: {last:#?}"))
 }
 
-/// What a command wrote for programs.
-pub fn json(output: &Output) -> Result<serde_json::Value> {
-    serde_json::from_slice(&output.stdout).with_context(|| {
-        format!(
-            "{}: no JSON: {}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })
-}
-
 /// Now, in microseconds.
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_microsecond()
-}
-
-/// Chance that can be repeated: the seed is printed.
-pub fn chance(story: &str) -> Result<rand::rngs::StdRng> {
-    let seed = match std::env::var("SOJOURN_SEED") {
-        Ok(text) => text.parse().context("SOJOURN_SEED is no whole number")?,
-        Err(_) => rand::random::<u64>(),
-    };
-    eprintln!("{story}: SOJOURN_SEED={seed}");
-    Ok(rand::rngs::StdRng::seed_from_u64(seed))
 }
 
 /// That the server still serves: its process lives, and its health service says so.
