@@ -91,6 +91,22 @@ impl Reads {
     }
 }
 
+/// Counts a proposal while it lives.
+struct Proposing<'a>(&'a watch::Sender<usize>);
+
+impl Proposing<'_> {
+    fn begin(count: &watch::Sender<usize>) -> Proposing<'_> {
+        count.send_modify(|n| *n += 1);
+        Proposing(count)
+    }
+}
+
+impl Drop for Proposing<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
 pub(crate) enum Request {
     /// Make a checkpoint if one is due.
     Due(GroupId),
@@ -129,6 +145,8 @@ pub(crate) struct GroupInner {
     transport: Arc<dyn Transport>,
     /// To whom the leadership is being transferred: nothing new is proposed meanwhile.
     transferring: Mutex<Option<NodeId>>,
+    /// How many proposals have been let through and have not ended.
+    proposing: watch::Sender<usize>,
     /// How many reasons there are not to stand for election.
     held_back: AtomicUsize,
     /// Whether it stands for election.
@@ -184,6 +202,7 @@ impl Group {
             purging: AtomicBool::new(false),
             transport,
             transferring: Mutex::new(None),
+            proposing: watch::Sender::new(0),
             held_back: AtomicUsize::new(0),
             campaigns: AtomicBool::new(true),
             led_since: Mutex::new(Instant::now()),
@@ -251,6 +270,9 @@ impl Group {
         deadline: Instant,
     ) -> Result<Proposed, ProposeError> {
         let inner = &*self.inner;
+        // Counted before it is asked whether the leadership is being transferred: a transfer waits for what was let
+        // through, or it would be cut off with the log of the leader that was.
+        let _proposing = Proposing::begin(&inner.proposing);
         inner.must_own()?;
         let limit = inner.settings.max_entry_bytes;
         if body.len() > limit {

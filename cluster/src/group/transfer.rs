@@ -148,7 +148,9 @@ impl Group {
     ) -> Result<(), TransferError> {
         let inner = &*self.inner;
         let mut metrics = inner.raft.metrics();
+        let mut proposing = inner.proposing.subscribe();
         loop {
+            let none_under_way = *proposing.borrow_and_update() == 0;
             let (vote, ready) = {
                 let now = metrics.borrow_and_update();
                 if now.state != ServerState::Leader {
@@ -165,7 +167,7 @@ impl Group {
                     let last = inner.log.last();
                     let matched = now.replication.as_ref().and_then(|r| r.get(&node)).copied();
                     let applied = inner.replica.applied_log_id();
-                    let ready = matched.flatten() == last && applied == last;
+                    let ready = none_under_way && matched.flatten() == last && applied == last;
                     (now.vote, ready.then_some(last))
                 }
             };
@@ -195,7 +197,11 @@ impl Group {
                 }
                 continue;
             }
-            if metrics.changed().await.is_err() {
+            let more = tokio::select! {
+                changed = metrics.changed() => changed.is_ok(),
+                changed = proposing.changed() => changed.is_ok(),
+            };
+            if !more {
                 return Err(TransferError::NotOwner { leader: None });
             }
         }

@@ -260,7 +260,14 @@ impl Mind {
         if !recent && !known.recent_overflowed {
             return Ok(Some(request));
         }
-        match read::first_answer(&*self.duties, self.me.hash, hash)? {
+        let first = match read::first_answer(&*self.duties, self.me.hash, hash) {
+            Ok(first) => first,
+            Err(error) => {
+                request.answer(Answer::Internal(error.to_string()));
+                return Err(error.into());
+            }
+        };
+        match first {
             Some(first) => {
                 let differs = first.content != request.content();
                 let shown = receipt::of(&first.decision, self.duties.shard, first.index);

@@ -227,6 +227,7 @@ impl Live {
             ask,
             reply,
             permit,
+            decided: false,
         };
         self.pass(&mut inner, &session, gauge, request);
         Ok(())
@@ -238,7 +239,9 @@ impl Live {
     }
 
     /// Decides a request again that was ignored.
-    pub fn again(&self, request: Request) {
+    pub fn again(&self, mut request: Request) {
+        // known not to be applied
+        request.decided = false;
         let mut inner = self.inner.lock();
         let Some(session) = inner.session.clone() else {
             drop(inner);

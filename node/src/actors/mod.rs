@@ -38,6 +38,18 @@ pub struct Request {
     pub reply: Reply,
     /// Held until the answer is given.
     pub permit: Option<Permit>,
+    /// It was decided on, and may be proposed: who drops it from then on does not know what became of it.
+    pub decided: bool,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // the actor that had it stopped before it decided; one that panicked would do so again
+        let nothing_done = !self.decided && !std::thread::panicking();
+        if nothing_done && self.reply.to.is_some() && !self.go_back() {
+            self.reply.give_once(Answer::NotOwner);
+        }
+    }
 }
 
 /// Which customer.
@@ -273,25 +285,25 @@ impl Drop for Reply {
 impl Request {
     /// Gives the answer and lets the permit go.
     pub fn answer(mut self, answer: Answer) {
-        if matches!(answer, Answer::NotOwner)
-            && let Some(Back { to, number, until }) = self.reply.back.take()
-        {
-            drop(self.permit.take());
-            let Request {
-                customer,
-                ask,
-                reply,
-                ..
-            } = self;
-            let request = Refusal {
-                customer,
-                ask,
-                reply,
-                answer,
-            };
-            return to.take_back(request, number, until);
+        if !matches!(answer, Answer::NotOwner) || !self.go_back() {
+            self.reply.give_once(answer);
         }
-        self.reply.give_once(answer);
+    }
+
+    /// Goes back to where it can wait for an owner; says whether there is such a place.
+    fn go_back(&mut self) -> bool {
+        let Some(Back { to, number, until }) = self.reply.back.take() else {
+            return false;
+        };
+        drop(self.permit.take());
+        let request = Refusal {
+            customer: self.customer.clone(),
+            ask: self.ask.clone(),
+            reply: std::mem::replace(&mut self.reply, Reply::nobody()),
+            answer: Answer::NotOwner,
+        };
+        to.take_back(request, number, until);
+        true
     }
 
     /// Hash of the content.

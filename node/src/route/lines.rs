@@ -56,6 +56,8 @@ pub(super) struct Item {
     bytes: usize,
     /// It is with somebody who will answer.
     under_way: bool,
+    /// It was with its customer on this node before; others may come back behind it that were before it.
+    came_back: bool,
 }
 
 /// What the lines hold, by number and bytes.
@@ -149,7 +151,7 @@ impl Lines {
             };
             return Err(Refusal { answer, ..refusal });
         }
-        self.hand_over(refusal, number, until, bytes);
+        self.hand_over(refusal, number, until, bytes, false);
         Ok(())
     }
 
@@ -179,7 +181,14 @@ impl Lines {
         Ok(())
     }
 
-    fn hand_over(&self, request: Refusal, number: u64, until: Instant, bytes: usize) {
+    fn hand_over(
+        &self,
+        request: Refusal,
+        number: u64,
+        until: Instant,
+        bytes: usize,
+        came_back: bool,
+    ) {
         let Refusal {
             customer,
             ask,
@@ -197,6 +206,7 @@ impl Lines {
             until,
             bytes,
             under_way: false,
+            came_back,
         };
         // without a keeper the node stops: what is dropped answers *unknown*, and is
         let _ = self.events.send(Event::Handed(item));
@@ -229,7 +239,7 @@ impl TakeBack for Lines {
         let bytes = bytes_of(&request.ask);
         // it had its place before
         let _ = self.hold(request.customer.hash, bytes, true);
-        self.hand_over(request, number, until, bytes);
+        self.hand_over(request, number, until, bytes, true);
     }
 }
 

@@ -70,7 +70,8 @@ impl Pending {
     }
 
     /// Registers who asked, before the decision is proposed.
-    pub fn wait(&self, id: DecisionId, request: Request) {
+    pub fn wait(&self, id: DecisionId, mut request: Request) {
+        request.decided = true;
         let waiter = Waiter {
             request,
             followers: Vec::new(),
@@ -81,9 +82,10 @@ impl Pending {
     }
 
     /// A repetition of a request in flight shares its fate; gives the request back when that is known already.
-    pub fn follow(&self, id: DecisionId, request: Request) -> Result<(), Request> {
+    pub fn follow(&self, id: DecisionId, mut request: Request) -> Result<(), Request> {
         match self.waiters.lock().get_mut(&id) {
             Some(waiter) => {
+                request.decided = true;
                 waiter.followers.push(request);
                 Ok(())
             }
@@ -92,7 +94,8 @@ impl Pending {
     }
 
     /// An answer that was decided on a decision in flight leaves when that is applied; at once when it is already.
-    pub fn answer_after(&self, id: Option<DecisionId>, request: Request, answer: Answer) {
+    pub fn answer_after(&self, id: Option<DecisionId>, mut request: Request, answer: Answer) {
+        request.decided = true;
         let mut waiters = self.waiters.lock();
         match id.and_then(|id| waiters.get_mut(&id)) {
             Some(waiter) => waiter.after.push((request, answer)),

@@ -9,7 +9,8 @@ use sojourn_proto::v1;
 use std::collections::BTreeMap;
 
 const CUSTOMERS: usize = 12;
-const EACH: usize = 60;
+/// Few enough that all are through in the time that a stream gives each, with two moves of every shard in it.
+const EACH: usize = 24;
 
 /// Sends to all customers in order through one door, at most so many at once of each, and gives what had no receipt.
 async fn stream(
@@ -80,8 +81,8 @@ async fn signals_keep_their_order_while_their_owners_change() {
     let (acked, mut progress) = tokio::sync::mpsc::unbounded_channel();
     let moves = async {
         // once some are through, every shard goes to the next node, and again
-        for round in 1..=3 {
-            while progress.recv().await.is_some_and(|n| n < round * 100) {}
+        for round in 1..=2 {
+            while progress.recv().await.is_some_and(|n| n < round * 60) {}
             for shard in 0..SHARDS {
                 let mut door = members[1].cluster();
                 let status = door.get_status(v1::GetClusterStatusRequest {});
@@ -102,32 +103,12 @@ async fn signals_keep_their_order_while_their_owners_change() {
         while progress.recv().await.is_some() {}
     };
     let (errors, ()) = tokio::join!(stream(&members[1], acked), moves);
-    eprintln!("XX errors {}: {:?}", errors.len(), errors.first());
-    // a graceful move loses nothing; what was in the mailbox of an actor that stopped is unknown, and asked again
-    for (id, why) in &errors {
-        assert!(why.contains("outcome unknown"), "{id}: {why}");
-    }
-    if errors.is_empty() {
-        for n in 0..CUSTOMERS {
-            let went = timeline(&members[n % 3], &format!("c{n}")).await;
-            let mut expected = vec!["start".to_owned()];
-            expected.extend((0..EACH).map(|i| format!("s{:05}", i * CUSTOMERS + n)));
-            assert_eq!(went, expected);
-        }
-    }
-    for (id, _) in &errors {
-        let n: usize = id.trim_start_matches('s').parse().unwrap();
-        send(
-            &members[0],
-            signal(&format!("c{}", n % CUSTOMERS), id, "t.step"),
-        )
-        .await;
-    }
+    assert!(errors.is_empty(), "{errors:?}");
     for n in 0..CUSTOMERS {
-        let mut went = timeline(&members[n % 3], &format!("c{n}")).await;
-        went.sort();
-        went.dedup();
-        assert_eq!(went.len(), EACH + 1);
+        let went = timeline(&members[n % 3], &format!("c{n}")).await;
+        let mut expected = vec!["start".to_owned()];
+        expected.extend((0..EACH).map(|i| format!("s{:05}", i * CUSTOMERS + n)));
+        assert_eq!(went, expected);
     }
     stop(members).await;
 }
@@ -142,22 +123,11 @@ async fn an_owner_that_leaves_is_not_noticed_at_another_door() {
     let leaving = members.remove(0);
     let (acked, mut progress) = tokio::sync::mpsc::unbounded_channel();
     let leaves = async {
-        while progress.recv().await.is_some_and(|n| n < 100) {}
+        while progress.recv().await.is_some_and(|n| n < 60) {}
         leaving.node.stop().await;
     };
     let (errors, ()) = tokio::join!(stream(&members[0], acked), leaves);
-    eprintln!("XX errors {}: {:?}", errors.len(), errors.first());
-    for (id, why) in &errors {
-        assert!(why.contains("outcome unknown"), "{id}: {why}");
-    }
-    for (id, _) in &errors {
-        let n: usize = id.trim_start_matches('s').parse().unwrap();
-        send(
-            &members[1],
-            signal(&format!("c{}", n % CUSTOMERS), id, "t.step"),
-        )
-        .await;
-    }
+    assert!(errors.is_empty(), "{errors:?}");
     // reads: linearizable through either door, and stale from each replica
     for n in 0..CUSTOMERS {
         let who = format!("c{n}");

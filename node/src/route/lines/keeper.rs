@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A line that could not go on is looked at again after this long; sooner when an owner changes.
 const AGAIN: Duration = Duration::from_millis(20);
+/// What waits for an answer no longer than this is not sent any more.
+const LAST_MOMENT: Duration = Duration::from_millis(10);
 /// What is taken from a channel at once.
 const AT_ONCE: usize = 256;
 
@@ -137,6 +139,10 @@ impl Keeper {
                 self.numbers.insert(item.number, customer.clone());
                 self.deadlines.insert((item.until, item.number));
                 let line = self.customers.entry(customer.clone()).or_default();
+                if item.came_back {
+                    line.came_back = true;
+                    line.pause = Some(Instant::now() + AGAIN);
+                }
                 // one that comes back was before what came meanwhile
                 let at = line.items.partition_point(|i| i.number < item.number);
                 line.items.insert(at, item);
@@ -295,7 +301,9 @@ impl Keeper {
         if line.under_way > 0 && (!line.here || line.came_back) {
             return;
         }
-        if line.items.iter().all(|item| item.under_way) {
+        let next = line.items.iter().find(|item| !item.under_way);
+        // one whose time is over in a moment could only become unknown
+        if next.is_none_or(|item| item.until <= now + LAST_MOMENT) {
             return;
         }
         let again = Some(now + AGAIN);
