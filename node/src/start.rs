@@ -192,9 +192,21 @@ pub async fn open_catalog(
     let group = group.map_err(NodeError::Open)?;
     told_of_rebuild(&group, known);
     let catalog = Catalog::new(machine.clone(), group.clone());
-    // one that has just been begun has no members yet
-    let voters = group.members().voters;
-    if (begins && voters.is_empty()) || voters.iter().eq([&folder.node]) {
+    // node 1 began it, and may have been joined by others since: who votes says its log, in a moment
+    let members = if begins {
+        match tokio::time::timeout(CATALOG_WITHIN, group.known_members()).await {
+            Ok(members) => members,
+            Err(_) => {
+                return Err(NodeError::Other(format!(
+                    "the catalog has not said who its members are within {} s; look at the log above",
+                    CATALOG_WITHIN.as_secs()
+                )));
+            }
+        }
+    } else {
+        group.members()
+    };
+    if members.voters.iter().eq([&folder.node]) {
         let mut role = group.role();
         let owner = role.wait_for(|r| matches!(r, Role::Owner { .. } | Role::Closed { .. }));
         match owner.await {

@@ -76,7 +76,11 @@ fn open_or_refused(what: &str, answer: &Result<impl std::fmt::Debug, Status>) ->
         Err(status) => ensure!(
             matches!(
                 status.code(),
-                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted
+                // cancelled: by the clock of the one who asks, which runs out first or second by chance
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Cancelled
             ),
             "{what}: {status}"
         ),

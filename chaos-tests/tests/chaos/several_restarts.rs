@@ -15,7 +15,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_all_nodes_under_load_is_seen_by_nobody() -> Result<()> {
-    let mut cluster = Cluster::start(3, Setup::default().many_checkpoints()).await?;
+    let mut cluster = Cluster::start(3, Setup::default()).await?;
     let client = cluster.client()?;
     publish(&client, JOURNEY).await?;
     let auditor = Auditor::of(cluster.running().into_iter().map(|p| cluster.node(p).url()))?;

@@ -93,6 +93,16 @@ impl Group {
         }
     }
 
+    /// The same, once it is known: in the first moments after opening a group seems to have nobody. Of a group that was
+    /// neither begun here nor told of its members it never is: whoever asks bounds the wait.
+    pub async fn known_members(&self) -> Members {
+        let mut metrics = self.inner.raft.metrics();
+        let known = metrics.wait_for(|m| m.membership_config.voter_ids().next().is_some());
+        // closed before it was known: then it stays as it is
+        drop(known.await);
+        self.members()
+    }
+
     /// Up to where each other member has the log, as the owner knows it; empty elsewhere. `None`: not known yet.
     pub fn progress(&self) -> BTreeMap<NodeId, Option<Position>> {
         let metrics = self.inner.raft.metrics();

@@ -94,10 +94,14 @@ async fn ask(
                 match tokio::time::timeout(WAIT + LATE, client.status(request)).await {
                     Ok(Ok(answer)) => {
                         let status = answer.into_inner();
-                        seen = status.version;
-                        let offset = status.clock - clock::wall().0;
-                        topology.hear(node, status, offset);
-                        continue;
+                        if status.node == node {
+                            seen = status.version;
+                            let offset = status.clock - clock::wall().0;
+                            topology.hear(node, status, offset);
+                            continue;
+                        }
+                        // it lost its disk and joined anew, or another one got its address
+                        format!("node {} answers at its address", status.node)
                     }
                     Ok(Err(status)) => {
                         if status.code() == tonic::Code::FailedPrecondition {

@@ -60,7 +60,7 @@ pub fn shown(time: Duration) -> String {
 /// The middle and the worst of some times; `-` when there are none.
 pub fn middle_and_worst(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
-    match (times.get(times.len() / 2), times.last()) {
+    match (times.get(times.len().saturating_sub(1) / 2), times.last()) {
         (Some(middle), Some(worst)) => {
             format!("p50 {}, worst {}", shown(*middle), shown(*worst))
         }

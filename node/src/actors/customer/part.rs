@@ -6,7 +6,7 @@ use crate::actors::{Answer, Ask, ExecutionKey, Request};
 use crate::catalog::WorkspaceView;
 use crate::shard::customer::CustomerState;
 use crate::shard::decision::Part;
-use ractor::{Actor, ActorRef};
+use ractor::{Actor, ActorRef, ActorStatus};
 use sojourn_journey::customer::Customer;
 use sojourn_journey::decide::{Gate, Moment};
 use sojourn_journey::event::{Event, What};
@@ -96,6 +96,10 @@ impl Mind {
                     Ok((actor, _)) => {
                         self.executions.insert(key.clone(), actor.clone());
                         actor
+                    }
+                    // the term of office ends just now: nothing has been proposed, and the next owner decides
+                    Err(_) if myself.get_status() >= ActorStatus::Draining => {
+                        return Err(Answer::NotOwner);
                     }
                     Err(error) => return Err(Answer::Internal(error.to_string())),
                 }
