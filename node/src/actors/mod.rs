@@ -11,8 +11,8 @@ pub mod shard;
 use sojourn_journey::decide::{AttemptResult, Command};
 use sojourn_journey::signal::{Identifier, Signal};
 use sojourn_proto::v1;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
@@ -189,8 +189,8 @@ pub trait TakeBack: Send + Sync {
 /// To whom a request goes back.
 #[derive(Clone)]
 pub struct Back {
-    /// Whoever takes it.
-    pub to: Arc<dyn TakeBack>,
+    /// Whoever takes it. Not kept by it: what waits in a node that has stopped would keep the node's files open.
+    pub to: Weak<dyn TakeBack>,
     /// Its place in the order of what came through the door.
     pub number: u64,
     /// Until when it can wait for an owner.
@@ -293,6 +293,9 @@ impl Request {
     /// Goes back to where it can wait for an owner; says whether there is such a place.
     fn go_back(&mut self) -> bool {
         let Some(Back { to, number, until }) = self.reply.back.take() else {
+            return false;
+        };
+        let Some(to) = to.upgrade() else {
             return false;
         };
         drop(self.permit.take());

@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use prost::Message;
 use sojourn_proto::v1;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -120,11 +120,8 @@ impl Lines {
         until: Instant,
     ) -> Result<(), Refusal> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let back = Back {
-            to: self.clone(),
-            number,
-            until,
-        };
+        let to: Weak<Lines> = Arc::downgrade(self);
+        let back = Back { to, number, until };
         let reply = reply.returning(Some(back));
         let refusal = if self.waits_of(customer.hash) {
             let answer = Answer::NotOwner;
