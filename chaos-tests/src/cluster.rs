@@ -425,7 +425,8 @@ impl Cluster {
             actor: "story".into(),
             ..Default::default()
         };
-        until("a change begins", WHOLE, async || {
+        let mut last = String::new();
+        let begun = until("a change begins", WHOLE, async || {
             let place = *self.running().first().context("no node runs")?;
             let mut asked = tonic::Request::new(request.clone());
             asked.set_timeout(ASK);
@@ -435,12 +436,16 @@ impl Cluster {
                     if status.code() == tonic::Code::Unavailable
                         || status.message().contains("is under way") =>
                 {
+                    let change = self.view().await.ok().and_then(|s| s.change);
+                    last = format!("{}; the change is {change:?}", status.message());
                     Ok(None)
                 }
                 Err(status) => Err(status.into()),
             }
-        })
-        .await
+        });
+        begun
+            .await
+            .with_context(|| format!("{last}{}", self.said()))
     }
 
     /// Waits until a change has been carried out. One without an id had nothing to do.
