@@ -267,8 +267,8 @@ impl Node {
         let _ = asked.place.set(place.clone());
         let _ = cluster_calls.place.set(place.clone());
         let layout = topology.cluster().layout().map_err(NodeError::Other)?;
-        own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
-        tasks.spawn(opener.follow());
+        // before anything is waited for: without the addresses of the others nobody could elect this node, whose log may
+        // be the longest
         let (unwanted_tx, unwanted) = watch::channel(None);
         tasks.spawn(hearing::hear(
             topology.clone(),
@@ -278,6 +278,8 @@ impl Node {
             unwanted_tx.clone(),
             stop.clone(),
         ));
+        own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
+        tasks.spawn(opener.follow());
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
         tasks.spawn(executor::run(place.clone()));
         tasks.spawn(executor::keep_catalog(place.clone()));

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use tonic::Code;
 
 struct Owner {
@@ -48,8 +49,11 @@ fn ports() -> [SocketAddr; 3] {
 }
 
 async fn ready(http: SocketAddr) {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(2));
+    let client = client.build().unwrap();
     until("the owner is ready", async || {
-        let answer = reqwest::get(format!("http://{http}/ready")).await.ok()?;
+        let asked = client.get(format!("http://{http}/ready")).send();
+        let answer = asked.await.ok()?;
         answer.status().is_success().then_some(())
     })
     .await;
