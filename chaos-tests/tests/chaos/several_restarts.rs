@@ -92,16 +92,21 @@ async fn a_node_that_lost_its_disk_comes_back_as_another() -> Result<()> {
     );
     more(&loading, 30).await?;
     // the old one is still waited for; nobody takes the new one for it
-    let status = cluster.view().await?;
-    let state = |id: u64| {
-        let node = status.nodes.iter().filter_map(|n| n.info.as_ref());
-        node.clone().find(|n| n.id == id).map(|n| n.state())
-    };
-    ensure!(
-        state(old) == Some(NodeState::Active) && state(new) == Some(NodeState::Active),
-        "{:#?}",
-        status.nodes
-    );
+    until(
+        "the new node is active",
+        Duration::from_secs(60),
+        async || {
+            let status = cluster.view().await?;
+            let state = |id: u64| {
+                let mut nodes = status.nodes.iter().filter_map(|n| n.info.as_ref());
+                nodes.find(|n| n.id == id).map(|n| n.state())
+            };
+            let was = state(old);
+            ensure!(was == Some(NodeState::Active), "node {old} is {was:?}");
+            Ok((state(new) == Some(NodeState::Active)).then_some(()))
+        },
+    )
+    .await?;
     let lost = until(
         "the old node is missed",
         Duration::from_secs(60),

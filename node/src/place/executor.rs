@@ -102,7 +102,7 @@ async fn move_shard(place: &Arc<Place>, change: &str, layout: &Layout, shard: u1
     let mut caught_up = BTreeSet::new();
     loop {
         let outcome = match truth(place, shard).await {
-            Ok(truth) => match next_step(&truth, &target, &caught_up) {
+            Ok(truth) => match next_step(&truth, &target, &caught_up, &away(place)) {
                 None => match record(place, change, Progress::Moved(shard.into()), String::new())
                     .await
                 {
@@ -152,7 +152,13 @@ async fn move_shard(place: &Arc<Place>, change: &str, layout: &Layout, shard: u1
 }
 
 /// The next step that brings a group nearer to its voters; `None` when it has them. `caught_up`: who has everything.
-fn next_step(truth: &Truth, target: &[NodeId], caught_up: &BTreeSet<NodeId>) -> Option<Step> {
+/// `away`: who cannot be reached now.
+fn next_step(
+    truth: &Truth,
+    target: &[NodeId],
+    caught_up: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
+) -> Option<Step> {
     let wanted: BTreeSet<NodeId> = target.iter().copied().collect();
     let strangers = wanted
         .iter()
@@ -173,12 +179,13 @@ fn next_step(truth: &Truth, target: &[NodeId], caught_up: &BTreeSet<NodeId>) -> 
     }
     // an owner that leaves would leave its group without one: it hands over first
     if !wanted.contains(&truth.owner) {
-        let heirs: Vec<NodeId> = target
-            .iter()
-            .filter(|n| truth.voters.contains(n))
-            .copied()
-            .collect();
-        return Some(match heirs.first() {
+        let mut heirs = target.iter().filter(|n| truth.voters.contains(n));
+        // one that is away would be waited for in vain, unless there will be no other
+        let heir = match heirs.clone().find(|n| !away.contains(n)) {
+            None if wanted.is_subset(&truth.voters) => heirs.next(),
+            heir => heir,
+        };
+        return Some(match heir {
             Some(heir) if !truth.changing => Step::Transfer(*heir),
             _ => Step::ChangeVoters(wire::StepVoters {
                 voters: wanted.iter().copied().chain([truth.owner]).collect(),
@@ -188,6 +195,11 @@ fn next_step(truth: &Truth, target: &[NodeId], caught_up: &BTreeSet<NodeId>) -> 
     Some(Step::ChangeVoters(wire::StepVoters {
         voters: wanted.into_iter().collect(),
     }))
+}
+
+/// Who cannot be reached now.
+fn away(place: &Place) -> BTreeSet<NodeId> {
+    super::auto::away(place).into_keys().collect()
 }
 
 /// Whether a node has the history of its replica too, asked of itself.
@@ -463,4 +475,43 @@ async fn adjust_catalog(place: &Arc<Place>) -> Result<(), String> {
     group.change_voters(wanted, until).await.map_err(text)?;
     // whoever does not vote any more listens on
     Err("its voters have changed".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_leaves_hands_over_to_one_that_is_there() {
+        let truth = |voters: &[NodeId]| Truth {
+            owner: 3,
+            voters: voters.iter().copied().collect(),
+            learners: BTreeSet::new(),
+            changing: false,
+        };
+        let (caught_up, away) = (BTreeSet::from([4]), BTreeSet::from([1]));
+        for (voters, target, nobody_away, one_away) in [
+            // the preferred one is away: the next takes over
+            (vec![1, 2, 3, 4], vec![1, 2, 4], Some(1), Some(2)),
+            // the only one that votes already is away: others are made voters first
+            (vec![1, 3], vec![1, 4], Some(1), None),
+            // there will be no other
+            (vec![1, 3], vec![1], Some(1), Some(1)),
+        ] {
+            let mut truth = truth(&voters);
+            truth.learners = target
+                .iter()
+                .filter(|n| !voters.contains(n))
+                .copied()
+                .collect();
+            for (away, expected) in [(&BTreeSet::new(), nobody_away), (&away, one_away)] {
+                let step = next_step(&truth, &target, &caught_up, away);
+                let heir = match step {
+                    Some(Step::Transfer(heir)) => Some(heir),
+                    _ => None,
+                };
+                assert_eq!(heir, expected, "{voters:?} to {target:?}: {step:?}");
+            }
+        }
+    }
 }
