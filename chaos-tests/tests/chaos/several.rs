@@ -13,7 +13,7 @@ use tonic::Status;
 /// A load that a debug build carries, whose receipts are kept.
 pub fn load(client: Client, name: &str) -> Load {
     let plan = Plan {
-        pace: Pace::Rate(60.0),
+        pace: Pace::Rate(30.0),
         customers: 24,
         name: name.to_owned(),
         rounds_before: 0,
