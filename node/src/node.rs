@@ -459,7 +459,8 @@ async fn own_what_nobody_else_can(
         let voters = shard.group.members().voters;
         let named = layout.voters(ShardId(shard.number));
         // one that has just been begun has no members yet
-        if !(voters.is_empty() && *named == [me]) && !voters.iter().eq([&me]) {
+        let only_here = voters.iter().eq([&me]) || (voters.is_empty() && *named == [me]);
+        if !only_here {
             continue;
         }
         let mut open = shard.open();

@@ -35,12 +35,13 @@ impl CatalogState {
         match change.change {
             // a change that is unknown to this version was refused before: the machine stops
             None => {}
+            // the first one stands
             Some(Change::Bootstrap(b)) => {
-                // the first one stands
-                if self.bootstrap.is_none() {
+                let first = self.bootstrap.is_none();
+                if first {
                     self.cluster.bootstrap(index, &b);
-                    self.bootstrap = Some(b);
                 }
+                self.bootstrap.get_or_insert(b);
             }
             Some(Change::AddNode(node)) => return self.cluster.add(index, at, node).err(),
             Some(Change::UpdateNode(node)) => {

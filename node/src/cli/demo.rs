@@ -100,7 +100,7 @@ async fn story(server: &str) -> Result<(), String> {
         "--journey",
         "welcome",
     ];
-    show(&server, &command).await?;
+    show(server, &command).await?;
     nudged(&client).await?;
     say("\n== what happened to bo and to ada ==");
     for who in ["bo", "ada"] {
@@ -113,7 +113,7 @@ async fn story(server: &str) -> Result<(), String> {
             "--journey",
             "welcome",
         ];
-        show(&server, &command).await?;
+        show(server, &command).await?;
     }
     say("\n== why cleo is no customer yet ==");
     let command = [
@@ -124,9 +124,9 @@ async fn story(server: &str) -> Result<(), String> {
         "--journey",
         "welcome",
     ];
-    show(&server, &command).await?;
+    show(server, &command).await?;
     say("\n== where everybody is ==");
-    show(&server, &["journey", "report", "welcome"]).await
+    show(server, &["journey", "report", "welcome"]).await
 }
 
 async fn send(client: &Client, who: &str, kind: &str, data: &str) -> Result<(), String> {
