@@ -8,6 +8,7 @@ use crate::clock;
 use crate::core::deadline;
 use crate::place::topology::Owner;
 use crate::place::{Place, auto, changes, executor, service, verify};
+use crate::route::call::FORWARDED;
 use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::v1::cluster_client::ClusterClient;
 use sojourn_proto::{cluster as wire, stored, v1};
@@ -20,8 +21,6 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
-/// A call that carries it has been handed over once, and is not handed over again.
-const FORWARDED: &str = "sojourn-forwarded";
 /// The topology is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(20);
 /// It is told again after this long without news, so that both sides know that the other is there.
