@@ -30,10 +30,11 @@ enum All {
 
 fn main() -> ExitCode {
     let sojourn = Sojourn::parse();
-    // openraft logs every append that fails: what concerns an operator of it, the node says itself
+    // openraft logs every append that fails: what concerns an operator of it, the node says itself. ractor's spans, two for
+    // every actor and entered with every message, would cost more than the messages.
     let default = match &sojourn.command {
         All::Server(ServerCommand::Serve(_)) => {
-            "info,openraft=off,raft_engine=warn,sled=warn,fjall=warn,lsm_tree=warn"
+            "info,openraft=off,ractor=warn,raft_engine=warn,sled=warn,fjall=warn,lsm_tree=warn"
         }
         All::Server(_) => "warn,sojourn::action=info,openraft=off",
         All::Client(_) => "error",

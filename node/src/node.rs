@@ -280,6 +280,7 @@ impl Node {
         ));
         own_what_nobody_else_can(&host, &shards, &history, (folder.node, &layout)).await?;
         tasks.spawn(opener.follow());
+        tasks.spawn(place.clone().tell_own_changes());
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
         tasks.spawn(executor::run(place.clone()));
         tasks.spawn(executor::keep_catalog(place.clone()));
@@ -391,7 +392,7 @@ impl Node {
     pub async fn stop(mut self) {
         self.place.stopping.cancel();
         // the others hear of it, and take over before the doors close
-        self.place.topology.changed();
+        self.place.topology.own_changed();
         let kept = leaders::leave(&self.place, LEAVE_WITHIN).await;
         if kept > 0 {
             tracing::warn!(

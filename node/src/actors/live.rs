@@ -294,15 +294,15 @@ impl Live {
         }
     }
 
-    /// A customer cannot be woken: whoever waits for it is told why.
-    pub fn cannot_wake(&self, customer: &CustomerKey, why: &str) {
+    /// A customer cannot be woken: whoever waits for it gets this answer.
+    pub fn cannot_wake(&self, customer: &CustomerKey, answer: &Answer) {
         let Some(entry) = self.inner.lock().customers.remove(customer) else {
             // the term of office ended meanwhile
             return;
         };
         if let State::Waking(requests) = entry.state {
             for request in requests {
-                request.answer(Answer::Internal(why.to_owned()));
+                request.answer(answer.clone());
             }
         }
     }

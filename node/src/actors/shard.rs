@@ -2,11 +2,11 @@
 
 use super::customer::{CustomerActor, Start};
 use super::live::{Live, PASSIVATE_EVERY, idle_since};
-use super::{Ask, CustomerKey, Reply, Request};
+use super::{Answer, Ask, CustomerKey, Reply, Request};
 use crate::limits;
 use crate::shard::customer::Slot;
 use crate::shard::owner::Duties;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,9 +121,17 @@ impl Actor for ShardActor {
                 };
                 match Actor::spawn_linked(None, CustomerActor, start, myself.get_cell()).await {
                     Ok((actor, _)) => state.live.awake(&customer, actor),
+                    // the term of office ends: nothing was decided
+                    Err(_)
+                        if myself.get_status() != ActorStatus::Running
+                            || state.live.session().is_none() =>
+                    {
+                        state.live.cannot_wake(&customer, &Answer::NotOwner);
+                    }
                     Err(error) => {
                         tracing::error!(shard = state.duties.shard, %error, "a customer cannot be woken");
-                        state.live.cannot_wake(&customer, &error.to_string());
+                        let answer = Answer::Internal(error.to_string());
+                        state.live.cannot_wake(&customer, &answer);
                     }
                 }
                 // a quarter of slack, so that sorting by age is paid by many

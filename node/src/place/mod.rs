@@ -61,6 +61,20 @@ impl Place {
         }
     }
 
+    /// Tells of what changes on this node itself beside its shards, until it stops: who owns the catalog, and whether this
+    /// node may own anything.
+    pub async fn tell_own_changes(self: Arc<Place>) {
+        let (mut role, mut may_own) = (self.catalog.group().role(), self.may_own.clone());
+        loop {
+            tokio::select! {
+                changed = role.changed() => if changed.is_err() { return },
+                changed = may_own.changed() => if changed.is_err() { return },
+                () = self.stopping.cancelled() => return,
+            }
+            self.topology.own_changed();
+        }
+    }
+
     /// Whether this node owns the catalog.
     pub fn owns_catalog(&self) -> bool {
         matches!(&*self.catalog.group().role().borrow(), Role::Owner { .. })

@@ -144,7 +144,7 @@ impl Opener {
             None if named => {
                 let shard = self.open(number, layout).await?;
                 self.run(shard);
-                self.topology.changed();
+                self.topology.own_changed();
             }
             Some(_) if !is_wanted(cluster, layout, number, self.me) => {
                 tracing::info!(
@@ -153,7 +153,7 @@ impl Opener {
                 );
                 // doors do not find it any more, then it ends, then what it kept goes
                 let shard = self.shards.take(number);
-                self.topology.changed();
+                self.topology.own_changed();
                 if let Some(running) = self.running.lock().remove(&number) {
                     running.cancel();
                 }
@@ -223,7 +223,7 @@ impl Opener {
                     changed = role.changed() => if changed.is_err() { return },
                     () = ended.cancelled() => return,
                 }
-                topology.changed();
+                topology.own_changed();
             }
         });
         tokio::spawn(shard.run(stop));

@@ -235,7 +235,7 @@ impl wire::nodes_server::Nodes for NodesService {
         if asks.is_some_and(|n| state_of(n) == v1::NodeState::Removed) {
             return Err(Status::failed_precondition(removed(request.from)));
         }
-        let mut version = place.topology.version();
+        let mut version = place.topology.own_version();
         let until = wait(request.within_ms);
         let news = version.wait_for(|version| *version != request.seen);
         // without news, the same once more: it says that this node lives

@@ -27,7 +27,7 @@ pub enum Owner {
 #[derive(Clone, Debug)]
 pub struct Heard {
     /// What it said last.
-    pub status: Option<wire::StatusResponse>,
+    pub status: Option<Arc<wire::StatusResponse>>,
     /// Why it cannot be asked, when it cannot.
     pub why: Option<String>,
     /// Since when it is so, one way or the other.
@@ -44,6 +44,7 @@ pub struct Topology {
     cluster: watch::Receiver<Arc<ClusterState>>,
     heard: Mutex<BTreeMap<NodeId, Heard>>,
     version: watch::Sender<u64>,
+    own: watch::Sender<u64>,
 }
 
 impl Topology {
@@ -59,6 +60,7 @@ impl Topology {
             cluster,
             heard: Mutex::default(),
             version: watch::channel(1).0,
+            own: watch::channel(1).0,
         }
     }
 
@@ -67,9 +69,21 @@ impl Topology {
         self.version.subscribe()
     }
 
-    /// Something has changed.
+    /// A number that rises whenever what this node says of itself has changed. Nothing that it hears raises it: two nodes
+    /// that answered each other's news with news would never stop.
+    pub fn own_version(&self) -> watch::Receiver<u64> {
+        self.own.subscribe()
+    }
+
+    /// Something has changed that this node has heard or been given.
     pub fn changed(&self) {
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Something of this node itself has changed: whoever asks how it is gets an answer now.
+    pub fn own_changed(&self) {
+        self.own.send_modify(|version| *version += 1);
+        self.changed();
     }
 
     /// Nodes, layout and change.
@@ -114,12 +128,12 @@ impl Topology {
         self.heard.lock().clone()
     }
 
-    /// A node has said how it is. Says whether that is news.
+    /// A node has said how it is.
     pub fn hear(&self, node: NodeId, status: wire::StatusResponse, clock_offset: i64) {
         let mut heard = self.heard.lock();
         let old = heard.remove(&node);
         let news = old.as_ref().is_none_or(|old| {
-            old.why.is_some() || old.status.as_ref().map(|s| s.version) != Some(status.version)
+            old.why.is_some() || old.status.as_ref().is_none_or(|old| differs(old, &status))
         });
         let back = old.as_ref().is_some_and(|old| old.why.is_some());
         let since = match old {
@@ -129,7 +143,7 @@ impl Topology {
         heard.insert(
             node,
             Heard {
-                status: Some(status),
+                status: Some(Arc::new(status)),
                 why: None,
                 since,
                 clock_offset: Some(clock_offset),
@@ -181,4 +195,21 @@ impl Topology {
             self.changed();
         }
     }
+}
+
+/// Whether anything is other than before that somebody may wait for. Clocks and positions always are.
+fn differs(old: &wire::StatusResponse, new: &wire::StatusResponse) -> bool {
+    let same = |(old, new): (&wire::GroupStatus, &wire::GroupStatus)| {
+        let (applied, last) = (new.applied, new.last);
+        let then = wire::GroupStatus {
+            applied,
+            last,
+            ..old.clone()
+        };
+        then == *new
+    };
+    old.node != new.node
+        || old.stopping != new.stopping
+        || old.groups.len() != new.groups.len()
+        || !old.groups.iter().zip(&new.groups).all(same)
 }
