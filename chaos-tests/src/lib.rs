@@ -3,7 +3,8 @@
 //! ([`oracle`]), a receiver of webhooks ([`hook`]), load that keeps books ([`load`]), one checker per promise
 //! ([`invariants`]), and an auditor of who owns what ([`owners`]).
 //!
-//! Knows nothing of the node's insides: it sees a binary, its doors and its data folder, as an operator does.
+//! All this knows nothing of the node's insides: it sees a binary, its doors and its data folder, as an operator does. Only
+//! the simulated worlds ([`world`]) stand on the library of the layer below, whose disks and wires they replace.
 
 pub mod binary;
 pub mod chance;
@@ -21,3 +22,4 @@ pub mod owners;
 pub mod process;
 pub mod raw;
 pub mod wait;
+pub mod world;

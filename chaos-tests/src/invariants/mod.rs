@@ -7,6 +7,7 @@ mod figures;
 mod once;
 mod receipts;
 mod timers;
+pub mod world;
 
 pub use acknowledged::acknowledged_is_never_lost;
 pub use commit_then_act::commit_then_act;

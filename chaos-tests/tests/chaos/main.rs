@@ -24,3 +24,4 @@ mod stopping;
 mod support;
 mod timers;
 mod why;
+mod worlds;

@@ -20,7 +20,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
         ],
     ),
     (
-        "sojourn-chaos-tests",
+        "chaos-tests",
         &[
             "sojourn-proto",
             "sojourn-journey",

@@ -1,0 +1,148 @@
+//! Simulated worlds, one seed each: lives through them, says what was broken, and how to live through the same one again.
+//!
+//! Exit codes: 0 clean, 10 a promise about safety was broken, 11 something did not work after everything was mended, 12 a
+//! world crashed, 13 the same seed was another world the second time, 2 usage.
+
+use clap::Parser;
+use sojourn_chaos_tests::world::seed::Plan;
+use sojourn_chaos_tests::world::{self, Ended, Seen, Verdict};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Simulated worlds that try to break the cluster
+#[derive(Debug, Parser)]
+#[command(name = "worlds", version)]
+struct Args {
+    /// The seed of the first world; drawn, if it is not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many worlds, each with the next seed
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    count: u64,
+    /// Live through every world twice, and compare
+    #[arg(long)]
+    twice: bool,
+    /// Say what each world was, not only those that are broken
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// How bad it is; the worst one is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Bad {
+    Not = 0,
+    Replay = 13,
+    Crash = 12,
+    Liveness = 11,
+    Safety = 10,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // drawn once, and told
+    let first = args
+        .seed
+        .unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    match run(&args, first) {
+        Ok(bad) => ExitCode::from(bad as u8),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(12)
+        }
+    }
+}
+
+fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
+    let mut out = std::io::stdout();
+    let mut sum = Seen::default();
+    let mut worst = Vec::new();
+    let began = Instant::now();
+    for seed in first..first.saturating_add(args.count) {
+        let plan = Plan::of(seed);
+        let (mut bad, mut words) = (Bad::Not, Vec::new());
+        match once(&plan) {
+            Err(why) => (bad, words) = (Bad::Crash, vec![why]),
+            Ok(ended) => {
+                match ended.verdict.clone() {
+                    Verdict::Clean => {}
+                    Verdict::Safety(broken) => (bad, words) = (Bad::Safety, broken),
+                    Verdict::Liveness(waits) => (bad, words) = (Bad::Liveness, waits),
+                }
+                if args.twice {
+                    match once(&plan) {
+                        Ok(again) if again.seen == ended.seen => {}
+                        again => {
+                            let again = again.map(|a| a.seen);
+                            words.push(format!("first {:?}, then {again:?}", ended.seen));
+                            bad = bad.max(Bad::Replay);
+                        }
+                    }
+                }
+                if args.verbose {
+                    writeln!(out, "{plan:?}\n  {:?}", ended.seen)?;
+                }
+                add(&mut sum, &ended.seen);
+            }
+        }
+        if bad != Bad::Not {
+            writeln!(out, "seed {seed}: {bad:?}")?;
+            for word in words.iter().take(10) {
+                writeln!(out, "  {word}")?;
+            }
+            writeln!(
+                out,
+                "  again: cargo run --release -p chaos-tests -- --seed {seed} --verbose"
+            )?;
+            worst.push(bad);
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "{} worlds from seed {first}, {:.2} s each: {} appends acknowledged, {} reads, {} unknown, {} refused; {} messages, \
+         {} lost; {:?}; {} broken",
+        args.count,
+        seconds / args.count.max(1) as f64,
+        sum.acknowledged,
+        sum.reads,
+        sum.unknown,
+        sum.refused,
+        sum.delivered,
+        sum.lost,
+        sum.faults,
+        worst.len()
+    )?;
+    // safety before liveness, liveness before a crash: by the number, the smallest that is not 0
+    Ok(worst
+        .into_iter()
+        .min_by_key(|bad| *bad as u8)
+        .unwrap_or(Bad::Not))
+}
+
+/// Lives through one world; a panic in it is a crash of the world.
+fn once(plan: &Plan) -> Result<Ended, String> {
+    let lived = catch_unwind(AssertUnwindSafe(|| world::live(plan)));
+    match lived {
+        Ok(Ok(ended)) => Ok(ended),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied());
+            Err(format!("panicked: {}", text.unwrap_or("without words")))
+        }
+    }
+}
+
+fn add(sum: &mut Seen, seen: &Seen) {
+    sum.acknowledged += seen.acknowledged;
+    sum.reads += seen.reads;
+    sum.unknown += seen.unknown;
+    sum.refused += seen.refused;
+    sum.delivered += seen.delivered;
+    sum.lost += seen.lost;
+    for (fault, times) in &seen.faults {
+        *sum.faults.entry(fault).or_default() += times;
+    }
+}

@@ -1,0 +1,97 @@
+//! From a seed to everything that a world is: how many nodes, for how long, what goes wrong and how often.
+//!
+//! Each kind of fault is there or not, so that no fault hides what another would show.
+
+use super::net::Wires;
+use sojourn_cluster::sim::Dice;
+
+/// One kind of fault: once in so many milliseconds on average; 0: never.
+pub type Rate = u64;
+
+/// A world, before it begins. Times in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Nodes; three of them hold each group.
+    pub nodes: u64,
+    /// Groups beside the catalog's.
+    pub shards: u64,
+    /// How long things go wrong.
+    pub rough: u64,
+    /// How long it may take after that until everything works.
+    pub calm: u64,
+    /// Clients, each with one call at a time.
+    pub clients: u64,
+    /// The wires in the rough part.
+    pub wires: Wires,
+    /// Power cuts of one node.
+    pub crashes: Rate,
+    /// A node stands still, as a stopped process does.
+    pub stands: Rate,
+    /// Some wires are cut.
+    pub cuts: Rate,
+    /// A disk refuses a write of the log, and its node ends.
+    pub disks: Rate,
+    /// The checkpoint store refuses for a while.
+    pub stores: Rate,
+    /// Leaderships are handed over.
+    pub transfers: Rate,
+    /// A voter is replaced by a node that holds nothing.
+    pub moves: Rate,
+    /// A write of the log takes up to so many microseconds.
+    pub write_takes: u64,
+}
+
+impl Plan {
+    /// The world of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let dice = &mut Dice::new(seed ^ 0x5eed);
+        let mut rate = |often: u64| match dice.below(5) {
+            0 | 1 => 0,
+            2 => often * 4,
+            3 => often,
+            _ => often / 3,
+        };
+        let (crashes, stands, cuts) = (rate(2_000), rate(3_000), rate(2_000));
+        let (disks, stores, transfers) = (rate(6_000), rate(5_000), rate(1_500));
+        let moves = rate(3_000);
+        let wires = match dice.below(4) {
+            0 => Wires::GOOD,
+            1 => Wires {
+                least: 500,
+                more: 20_000,
+                lost: 0,
+                twice: 20,
+            },
+            2 => Wires {
+                lost: 5 + dice.below(60),
+                twice: 50,
+                ..Wires::GOOD
+            },
+            _ => Wires {
+                least: 1_000,
+                more: 120_000,
+                lost: 40,
+                twice: 10,
+            },
+        };
+        Plan {
+            seed,
+            nodes: 3 + dice.below(3),
+            shards: 4,
+            rough: 5_000 + dice.below(15_000),
+            calm: 30_000,
+            clients: 2 + dice.below(7),
+            wires,
+            crashes,
+            stands,
+            cuts,
+            disks,
+            stores,
+            transfers,
+            moves,
+            write_takes: [400, 3_000, 3_000, 60_000][dice.below(4) as usize],
+        }
+    }
+}
