@@ -7,6 +7,7 @@
 //! Groups of several voters stand on a [`transport`] between nodes, and a replica that is too far behind is given a
 //! snapshot.
 
+pub mod bugs;
 mod checkpoint;
 mod error;
 pub mod format;

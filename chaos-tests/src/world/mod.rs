@@ -97,7 +97,8 @@ pub(crate) struct World {
 /// A client: one call at a time.
 #[derive(Default)]
 struct Client {
-    calling: Option<(usize, NodeId)>,
+    /// The call, the node, and which of its lives was asked.
+    calling: Option<(usize, NodeId, Option<u64>)>,
     /// It calls again from then on.
     rests_until: u64,
 }
@@ -231,9 +232,9 @@ impl World {
     /// Clients that have nothing under way call.
     fn call(&mut self) {
         for at in 0..self.clients.len() {
-            if let Some((call, node)) = self.clients[at].calling {
-                let lives = self.nodes.get(&node).is_some_and(Node::runs);
-                if lives && !self.record.is_over(call) {
+            if let Some((call, node, life)) = self.clients[at].calling {
+                let now = self.nodes.get(&node).and_then(Node::life);
+                if now.is_some() && now == life && !self.record.is_over(call) {
                     continue;
                 }
                 self.clients[at].calling = None;
@@ -245,10 +246,12 @@ impl World {
             let group = self.groups[self.dice.below(self.groups.len() as u64) as usize];
             // mostly the owner; now and then somebody who may only think that it is
             let node = match self.owner(group) {
-                Some(owner) if !self.dice.once_in(8) => owner,
+                Some(owner) if !self.dice.once_in(4) => owner,
                 _ => 1 + self.dice.below(self.plan.nodes),
             };
-            self.clients[at].calling = self.call_node(group, node).map(|call| (call, node));
+            let life = self.nodes.get(&node).and_then(Node::life);
+            let call = self.call_node(group, node);
+            self.clients[at].calling = call.map(|call| (call, node, life));
             if self.clients[at].calling.is_none() {
                 self.clients[at].rests_until = self.now + self.dice.below(60_000);
             }

@@ -31,8 +31,8 @@ struct Move {
     ready: Arc<Mutex<bool>>,
     /// An owner that had made the change has confirmed that it still owned: the change is committed.
     confirmed: Arc<Mutex<bool>>,
-    /// A step is under way on this node.
-    asked: Option<(NodeId, Arc<Mutex<bool>>)>,
+    /// A step is under way on this node, in this life of it.
+    asked: Option<(NodeId, Option<u64>, Arc<Mutex<bool>>)>,
     look_at: u64,
 }
 
@@ -102,9 +102,9 @@ impl World {
 
     /// Says whether the change has ended.
     fn move_on(&mut self, group: GroupId, change: &mut Move) -> bool {
-        if let Some((node, over)) = &change.asked {
-            let lives = self.nodes.get(node).is_some_and(Node::runs);
-            if lives && !*over.lock() {
+        if let Some((node, life, over)) = &change.asked {
+            let now = self.nodes.get(node).and_then(Node::life);
+            if now.is_some() && now == *life && !*over.lock() {
                 return false;
             }
             change.asked = None;
@@ -128,7 +128,7 @@ impl World {
             return self.let_go(group, change, owner);
         }
         let over = Arc::new(Mutex::new(false));
-        change.asked = Some((owner, over.clone()));
+        change.asked = Some((owner, node.life(), over.clone()));
         let (wanted, newcomer) = (change.wanted.clone(), change.newcomer);
         let ready = change.ready.clone();
         let group = replica.group;
@@ -163,7 +163,7 @@ impl World {
         };
         if !*change.confirmed.lock() {
             let (over, confirmed) = (Arc::new(Mutex::new(false)), change.confirmed.clone());
-            change.asked = Some((owner, over.clone()));
+            change.asked = Some((owner, node.life(), over.clone()));
             node.spawn(async move {
                 let until = Instant::now() + WITHIN;
                 *confirmed.lock() = replica.group.read_index(until).await.is_ok();

@@ -62,6 +62,8 @@ pub struct Node {
     /// Groups that it has let go of.
     forgotten: Arc<Mutex<BTreeSet<GroupId>>>,
     run: Option<Run>,
+    /// How often it was started.
+    lives: u64,
     /// It stands still until then.
     pub stands_until: Option<u64>,
 }
@@ -79,6 +81,7 @@ impl Node {
             parts: BTreeMap::new(),
             forgotten: Arc::default(),
             run: None,
+            lives: 0,
             stands_until: None,
         }
     }
@@ -86,6 +89,11 @@ impl Node {
     /// Whether it runs.
     pub fn runs(&self) -> bool {
         self.run.is_some()
+    }
+
+    /// Which of its lives this is; `None` while it does not run. What was asked of one life is not answered by the next.
+    pub fn life(&self) -> Option<u64> {
+        self.run.as_ref().map(|_| self.lives)
     }
 
     /// Starts it on the disks that it has.
@@ -119,6 +127,7 @@ impl Node {
         let host = runtime
             .block_on(Host::open_with_among(cfg, seams, transport))
             .with_context(|| format!("node {} does not open", self.id))?;
+        self.lives += 1;
         self.run = Some(Run {
             runtime,
             host: Arc::new(host),

@@ -24,9 +24,40 @@ struct Args {
     /// Live through every world twice, and compare
     #[arg(long)]
     twice: bool,
+    /// Put a bug back, to see whether it is found; ends with the first world that finds it
+    #[cfg(feature = "put-back")]
+    #[arg(long, value_name = "WHICH")]
+    bug: Option<Bug>,
     /// Say what each world was, not only those that are broken
     #[arg(long, short)]
     verbose: bool,
+}
+
+/// A bug that can be put back.
+#[cfg(feature = "put-back")]
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Bug {
+    /// A write of the log counts before it is on disk
+    AckBeforeFsync,
+    /// A read is answered without asking a majority
+    StaleRead,
+}
+
+/// Puts back what is to be put back; says whether anything is.
+#[cfg(feature = "put-back")]
+fn put_back(args: &Args) -> bool {
+    use sojourn_cluster::bugs;
+    match args.bug {
+        Some(Bug::AckBeforeFsync) => bugs::put_back(bugs::Bug::AckBeforeFsync),
+        Some(Bug::StaleRead) => bugs::put_back(bugs::Bug::StaleRead),
+        None => return false,
+    }
+    true
+}
+
+#[cfg(not(feature = "put-back"))]
+fn put_back(_args: &Args) -> bool {
+    false
 }
 
 /// How bad it is; the worst one is the exit code.
@@ -59,8 +90,10 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
     let mut sum = Seen::default();
     let mut worst = Vec::new();
     let began = Instant::now();
+    let (hunting, mut lived) = (put_back(args), 0u32);
     for seed in first..first.saturating_add(args.count) {
         let plan = Plan::of(seed);
+        lived += 1;
         let (mut bad, mut words) = (Bad::Not, Vec::new());
         match once(&plan) {
             Err(why) => (bad, words) = (Bad::Crash, vec![why]),
@@ -96,6 +129,9 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
                 "  again: cargo run --release -p chaos-tests -- --seed {seed} --verbose"
             )?;
             worst.push(bad);
+            if hunting {
+                break;
+            }
         }
     }
     let seconds = began.elapsed().as_secs_f64();
@@ -103,8 +139,8 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
         out,
         "{} worlds from seed {first}, {:.2} s each: {} appends acknowledged, {} reads, {} unknown, {} refused; {} messages, \
          {} lost; {:?}; {} broken",
-        args.count,
-        seconds / args.count.max(1) as f64,
+        lived,
+        seconds / f64::from(lived.max(1)),
         sum.acknowledged,
         sum.reads,
         sum.unknown,
