@@ -12,7 +12,7 @@ use crate::place::opener::Opener;
 use crate::place::service::NodesService;
 use crate::place::shards::Shards;
 use crate::place::topology::Topology;
-use crate::place::{Place, auto, executor, hearing, leaders};
+use crate::place::{Place, auto, executor, hearing, leaders, voters};
 use crate::route::lines::{Keeper, Lines};
 use crate::route::ways::Ways;
 use crate::rpc::cluster::ClusterService;
@@ -283,7 +283,7 @@ impl Node {
         tasks.spawn(place.clone().tell_own_changes());
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
         tasks.spawn(executor::run(place.clone()));
-        tasks.spawn(executor::keep_catalog(place.clone()));
+        tasks.spawn(voters::keep_catalog(place.clone()));
         tasks.spawn(leaders::run(place.clone()));
         tasks.spawn(auto::run(place.clone(), config.cluster.clone()));
         tasks.spawn(start::say_where(

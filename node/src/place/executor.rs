@@ -4,18 +4,18 @@
 //!
 //! It does not know why the layout is as it is.
 
-use super::{Place, changes, service};
+use super::{Place, leaders, service};
 use crate::catalog::ClusterState;
-use crate::catalog::cluster::{change_state, layout_to_stored, state_of};
+use crate::catalog::cluster::change_state;
 use crate::clock;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use sojourn_cluster::layout::Layout;
+use parking_lot::Mutex;
 use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::cluster as wire;
 use sojourn_proto::cluster::nodes_client::NodesClient;
 use sojourn_proto::{stored, v1};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use stored::catalog_change::Change;
@@ -31,15 +31,28 @@ const STEP_WITHIN: Duration = Duration::from_secs(20);
 const LATE: Duration = Duration::from_secs(1);
 /// A shard that could not be moved on is looked at again after this long.
 const AGAIN: Duration = Duration::from_millis(200);
+/// The same, while the reason stays the same.
+const AGAIN_SAME: Duration = Duration::from_secs(1);
+/// A learner that catches up may keep its shard's turn for this long.
+const TURN_MAX: Duration = Duration::from_secs(120);
+/// A node that has been away for this long is named in the note of the change that waits for it.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 /// How long recording a step may take.
 const RECORD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a group is, at its owner.
-struct Truth {
-    owner: NodeId,
-    voters: BTreeSet<NodeId>,
-    learners: BTreeSet<NodeId>,
-    changing: bool,
+#[derive(Debug)]
+pub struct Truth {
+    /// Who owns it.
+    pub owner: NodeId,
+    /// Who votes; between two sets of voters, those of both.
+    pub voters: BTreeSet<NodeId>,
+    /// Who listens.
+    pub learners: BTreeSet<NodeId>,
+    /// Whether its members are being changed, or were by an entry that the owner has not applied.
+    pub changing: bool,
+    /// The position of the catalog that it decides with.
+    pub catalog: u64,
 }
 
 /// Carries out changes while this node owns the catalog, until it stops.
@@ -73,127 +86,303 @@ pub async fn run(place: Arc<Place>) {
     }
 }
 
-/// Moves every shard of the change that has not moved yet, then ends the change.
+/// One shard on its way.
+struct Moving {
+    shard: u16,
+    target: Vec<NodeId>,
+    recorded: String,
+    told: String,
+    caught_up: BTreeSet<NodeId>,
+    /// Not looked at again before.
+    after: Instant,
+}
+
+/// Why a shard cannot be moved on now.
+#[derive(Debug)]
+struct Waits {
+    why: String,
+    /// The node that has to come back first, if it is that.
+    node: Option<NodeId>,
+}
+
+impl From<String> for Waits {
+    fn from(why: String) -> Waits {
+        Waits { why, node: None }
+    }
+}
+
+/// The change that is carried out.
+struct Carrying<'a> {
+    place: &'a Arc<Place>,
+    id: &'a str,
+    /// What stands in its note: every record of a step says it again.
+    note: Mutex<String>,
+}
+
+/// Moves every shard of the change that has not moved yet, then ends the change. One that has to wait lets others go
+/// first.
 async fn carry_out(place: &Arc<Place>, cluster: &ClusterState) {
     let (Some(change), Ok(layout)) = (&cluster.change, cluster.layout()) else {
         return;
     };
+    let carrying = Carrying {
+        place,
+        id: &change.id,
+        note: Mutex::new(change.note.clone()),
+    };
     let left = change.shards.iter().filter(|s| !change.moved.contains(s));
-    let mut left: VecDeque<u16> = left.filter_map(|s| u16::try_from(*s).ok()).collect();
+    let mut left: VecDeque<Moving> = left
+        .filter_map(|s| u16::try_from(*s).ok())
+        .map(|shard| Moving {
+            shard,
+            target: layout.voters(ShardId(shard)).to_vec(),
+            recorded: String::new(),
+            told: String::new(),
+            caught_up: BTreeSet::new(),
+            after: Instant::now(),
+        })
+        .collect();
+    let mut waiting: BTreeMap<u16, NodeId> = BTreeMap::new();
     let mut moving = FuturesUnordered::new();
     loop {
         while moving.len() < AT_ONCE
-            && let Some(shard) = left.pop_front()
+            && left.front().is_some_and(|m| m.after <= Instant::now())
+            && let Some(next) = left.pop_front()
         {
-            moving.push(move_shard(place, &change.id, &layout, shard));
+            moving.push(carrying.move_on(next));
         }
-        if moving.next().await.is_none() {
+        if moving.is_empty() && left.is_empty() {
             break;
         }
+        let next = left.front().filter(|_| moving.len() < AT_ONCE);
+        let after = next.map(|m| m.after);
+        tokio::select! {
+            Some((mut moved, waits)) = moving.next() => {
+                let Some(Waits { why, node }) = waits else {
+                    waiting.remove(&moved.shard);
+                    continue;
+                };
+                match node {
+                    Some(node) => waiting.insert(moved.shard, node),
+                    None => waiting.remove(&moved.shard),
+                };
+                let mut again = AGAIN;
+                if why == moved.told {
+                    again = AGAIN_SAME;
+                } else {
+                    tracing::info!(shard = moved.shard, why, "a move has to wait");
+                    moved.told = why;
+                }
+                moved.after = Instant::now() + again;
+                left.push_back(moved);
+            }
+            () = tokio::time::sleep_until(after.unwrap_or_else(Instant::now)), if after.is_some() => {}
+        }
+        carrying.note(&waiting).await;
     }
     end(place, &change.id).await;
 }
 
-/// Moves one shard; returns when it has moved.
-async fn move_shard(place: &Arc<Place>, change: &str, layout: &Layout, shard: u16) {
-    let target: Vec<NodeId> = layout.voters(ShardId(shard)).to_vec();
-    let mut recorded = String::new();
-    let mut told = String::new();
-    let mut caught_up = BTreeSet::new();
-    loop {
-        let outcome = match truth(place, shard).await {
-            Ok(truth) => match next_step(&truth, &target, &caught_up, &away(place)) {
-                None => match record(place, change, Progress::Moved(shard.into()), String::new())
-                    .await
-                {
-                    Ok(()) => return,
-                    Err(why) => Err(why),
-                },
-                Some(step) => {
-                    let name = describe(&step);
-                    let begun = if recorded == name {
-                        Ok(())
-                    } else {
-                        let step = stored::ChangeStep {
-                            shard: shard.into(),
-                            step: name.clone(),
-                            since: clock::wall().0,
-                        };
-                        record(place, change, Progress::Begun(step), String::new()).await
-                    };
-                    match begun {
-                        Ok(()) => {
-                            recorded = name;
-                            let waits_for = match step {
-                                Step::AwaitCaughtUp(node) => Some(node),
-                                _ => None,
-                            };
-                            let mut taken = take(place, truth.owner, shard, step).await;
-                            if let (Ok(()), Some(node)) = (&taken, waits_for) {
-                                taken = has_history(place, node, shard).await;
-                                caught_up.extend(taken.is_ok().then_some(node));
-                            }
-                            taken
-                        }
-                        Err(why) => Err(why),
+/// What is said of nodes that a change waits for: those that have been away for some time.
+fn waits_for(place: &Place, waiting: &BTreeMap<u16, NodeId>) -> String {
+    let heard = place.topology.heard();
+    let nodes: BTreeSet<NodeId> = waiting.values().copied().collect();
+    let lost = nodes.into_iter().filter(|node| {
+        heard
+            .get(node)
+            .is_some_and(|h| h.why.is_some() && h.since.elapsed() > AWAY_FOR)
+    });
+    let said: Vec<String> = lost
+        .map(|node| {
+            let shards = waiting.values().filter(|n| **n == node).count();
+            format!(
+                "{shards} shards wait for node {node}, which cannot be reached; start it, or cancel the change and remove \
+                 the node"
+            )
+        })
+        .collect();
+    said.join("; ")
+}
+
+impl Carrying<'_> {
+    /// Says in the change's note for whom it waits.
+    async fn note(&self, waiting: &BTreeMap<u16, NodeId>) {
+        let said = waits_for(self.place, waiting);
+        if *self.note.lock() == said {
+            return;
+        }
+        let before = std::mem::replace(&mut *self.note.lock(), said);
+        if self.record(None).await.is_err() {
+            // said again with the next look
+            *self.note.lock() = before;
+        }
+    }
+
+    async fn record(&self, progress: Option<Progress>) -> Result<(), String> {
+        let (id, note) = (self.id.to_owned(), self.note.lock().clone());
+        let catalog = &self.place.catalog;
+        let recorded = catalog.change_cluster("", RECORD_WITHIN, |_| {
+            Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
+                id,
+                progress,
+                note,
+                ..Default::default()
+            })))
+        });
+        recorded.await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Moves one shard on until it has moved or has to wait.
+    async fn move_on(&self, mut moving: Moving) -> (Moving, Option<Waits>) {
+        // a learner that lives and is given a snapshot keeps its turn: more at once would only share the wire
+        let turn = Instant::now() + TURN_MAX;
+        loop {
+            let awaited = match self.step(&mut moving).await {
+                Ok(true) => return (moving, None),
+                Ok(false) => continue,
+                Err((waits, awaited)) => match awaited {
+                    Some(node) if Instant::now() < turn && !away(self.place).contains(&node) => {
+                        node
                     }
-                }
-            },
-            Err(why) => Err(why),
-        };
-        if let Err(why) = outcome {
-            if why != told {
-                tracing::info!(shard, why, "a move has to wait");
-                told = why;
-            }
+                    _ => return (moving, Some(waits)),
+                },
+            };
+            tracing::debug!(shard = moving.shard, node = awaited, "it still catches up");
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Takes one step; answers whether the shard has moved. With an error, the learner that was waited for.
+    async fn step(&self, moving: &mut Moving) -> Result<bool, (Waits, Option<NodeId>)> {
+        let (place, shard) = (self.place, moving.shard);
+        let now = |why: String| (Waits::from(why), None);
+        let truth = truth(place, shard).await.map_err(now)?;
+        let around = Around::of(place, shard, &truth);
+        // whoever was away has everything no more
+        moving.caught_up.retain(|node| !around.away.contains(node));
+        let step = match next_step(&truth, &moving.target, &moving.caught_up, &around) {
+            Next::Wait(waits) => return Err((waits, None)),
+            Next::Moved => {
+                let moved = self.record(Some(Progress::Moved(shard.into()))).await;
+                return moved.map(|()| true).map_err(now);
+            }
+            Next::Take(step) => step,
+        };
+        let name = describe(&step);
+        if moving.recorded != name {
+            let begun = stored::ChangeStep {
+                shard: shard.into(),
+                step: name.clone(),
+                since: clock::wall().0,
+            };
+            let begun = self.record(Some(Progress::Begun(begun))).await;
+            begun.map_err(now)?;
+            moving.recorded = name;
+        }
+        let awaited = match step {
+            Step::AwaitCaughtUp(node) => Some(node),
+            _ => None,
+        };
+        let mut taken = take(place, truth.owner, shard, step).await;
+        if let (Ok(()), Some(node)) = (&taken, awaited) {
+            taken = has_history(place, node, shard).await;
+            moving.caught_up.extend(taken.is_ok().then_some(node));
+        }
+        taken
+            .map(|()| false)
+            .map_err(|why| (Waits::from(why), awaited))
+    }
+}
+
+/// Who is there.
+#[derive(Default)]
+struct Around {
+    /// Who cannot be reached now.
+    away: BTreeSet<NodeId>,
+    /// Who could own the shard now.
+    able: BTreeSet<NodeId>,
+}
+
+impl Around {
+    fn of(place: &Place, shard: u16, truth: &Truth) -> Around {
+        let able = |node: &NodeId| leaders::can_own(place, *node, shard, truth.catalog);
+        Around {
+            away: away(place),
+            able: truth.voters.iter().filter(|n| able(n)).copied().collect(),
         }
     }
 }
 
-/// The next step that brings a group nearer to its voters; `None` when it has them. `caught_up`: who has everything.
-/// `away`: who cannot be reached now.
+/// What brings a group nearer to its voters.
+#[derive(Debug)]
+enum Next {
+    /// Nothing: it has them.
+    Moved,
+    /// A step.
+    Take(Step),
+    /// A step that cannot be taken now.
+    Wait(Waits),
+}
+
+/// The next step that brings a group nearer to its voters. `caught_up`: who has everything.
 fn next_step(
     truth: &Truth,
     target: &[NodeId],
     caught_up: &BTreeSet<NodeId>,
-    away: &BTreeSet<NodeId>,
-) -> Option<Step> {
+    around: &Around,
+) -> Next {
     let wanted: BTreeSet<NodeId> = target.iter().copied().collect();
-    let strangers = wanted
-        .iter()
-        .find(|n| !truth.voters.contains(n) && !truth.learners.contains(n));
-    if let Some(node) = strangers {
-        return Some(Step::AddLearner(*node));
+    let is_away = |node: &NodeId| around.away.contains(node);
+    let belongs = |n: &NodeId| truth.voters.contains(n) || truth.learners.contains(n);
+    let mut strangers = wanted.iter().filter(|n| !belongs(n));
+    if let Some(node) = strangers.find(|n| !is_away(n)) {
+        return Next::Take(Step::AddLearner(*node));
     }
     if truth.voters == wanted && !truth.changing {
         let left = truth.learners.iter().find(|n| !wanted.contains(n));
-        return left.map(|node| Step::RemoveLearner(*node));
+        return left.map_or(Next::Moved, |node| Next::Take(Step::RemoveLearner(*node)));
     }
     // each has everything before it votes
-    let behind = wanted
+    let mut behind = wanted
         .iter()
-        .find(|n| truth.learners.contains(n) && !caught_up.contains(n));
-    if let Some(node) = behind {
-        return Some(Step::AwaitCaughtUp(*node));
+        .filter(|n| !truth.voters.contains(n) && !caught_up.contains(n));
+    if let Some(node) = behind.clone().find(|n| !is_away(n)) {
+        return Next::Take(Step::AwaitCaughtUp(*node));
     }
-    // an owner that leaves would leave its group without one: it hands over first
-    if !wanted.contains(&truth.owner) {
-        let mut heirs = target.iter().filter(|n| truth.voters.contains(n));
-        // one that is away would be waited for in vain, unless there will be no other
-        let heir = match heirs.clone().find(|n| !away.contains(n)) {
-            None if wanted.is_subset(&truth.voters) => heirs.next(),
-            heir => heir,
-        };
-        return Some(match heir {
-            Some(heir) if !truth.changing => Step::Transfer(*heir),
-            _ => Step::ChangeVoters(wire::StepVoters {
-                voters: wanted.iter().copied().chain([truth.owner]).collect(),
-            }),
+    if let Some(node) = behind.next() {
+        return Next::Wait(Waits {
+            why: format!("node {node} is to get a replica and cannot be reached"),
+            node: Some(*node),
         });
     }
-    Some(Step::ChangeVoters(wire::StepVoters {
-        voters: wanted.into_iter().collect(),
+    // an owner that leaves would leave its group without one: it hands over first
+    let mut voters = wanted.clone();
+    if !wanted.contains(&truth.owner) {
+        let mut heirs = target.iter().filter(|n| truth.voters.contains(n));
+        match heirs.find(|n| around.able.contains(n)) {
+            Some(heir) if !truth.changing => return Next::Take(Step::Transfer(*heir)),
+            // there will be no other heir
+            None if wanted.is_subset(&truth.voters) && !truth.changing => {
+                return Next::Wait(Waits {
+                    why: format!("none of nodes {target:?} can take over from its owner now"),
+                    node: target.iter().find(|n| is_away(n)).copied(),
+                });
+            }
+            _ => drop(voters.insert(truth.owner)),
+        }
+    }
+    // what has begun is finished, for it needs both majorities until it is
+    let lost: Vec<NodeId> = voters.iter().filter(|n| is_away(n)).copied().collect();
+    if !truth.changing && lost.len() * 2 >= voters.len() {
+        return Next::Wait(Waits {
+            why: format!(
+                "without {lost:?}, which cannot be reached, {voters:?} would have no majority"
+            ),
+            node: lost.first().copied(),
+        });
+    }
+    Next::Take(Step::ChangeVoters(wire::StepVoters {
+        voters: voters.into_iter().collect(),
     }))
 }
 
@@ -234,7 +423,10 @@ pub async fn groups_of(place: &Place, node: NodeId) -> Result<Vec<wire::GroupSta
 }
 
 /// How a group is, asked of its owner.
-async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
+///
+/// # Errors
+/// Nobody is known to own it, or its owner does not answer.
+pub async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
     let owner = match place.topology.owner(shard) {
         super::topology::Owner::Here(_) => place.me,
         super::topology::Owner::There(owner) => owner,
@@ -250,6 +442,7 @@ async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
         voters: group.voters.into_iter().collect(),
         learners: group.learners.into_iter().collect(),
         changing: group.changing,
+        catalog: group.catalog,
     })
 }
 
@@ -294,25 +487,6 @@ fn describe(step: &Step) -> String {
     }
 }
 
-async fn record(
-    place: &Place,
-    change: &str,
-    progress: Progress,
-    note: String,
-) -> Result<(), String> {
-    let change = change.to_owned();
-    let recorded = place.catalog.change_cluster("", RECORD_WITHIN, |_| {
-        Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
-            id: change,
-            progress: Some(progress),
-            note,
-            layout: None,
-            nodes: Vec::new(),
-        })))
-    });
-    recorded.await.map(drop).map_err(|e| e.to_string())
-}
-
 /// Ends a change whose shards have all moved: nodes that were to be removed are gone now.
 async fn end(place: &Place, id: &str) {
     let ended = place.catalog.change_cluster("", RECORD_WITHIN, |cluster| {
@@ -343,175 +517,90 @@ async fn end(place: &Place, id: &str) {
     }
 }
 
-/// The layout that the groups really have: what stays when a change is cancelled.
-///
-/// # Errors
-/// A shard's members are not known now, or are just being changed.
-pub async fn as_it_is(place: &Place, cluster: &ClusterState) -> Result<stored::Layout, String> {
-    let (before, change) = (cluster.layout()?, cluster.changing());
-    let moving: BTreeSet<u32> = change
-        .map(|c| {
-            c.shards
-                .iter()
-                .filter(|s| !c.moved.contains(s))
-                .copied()
-                .collect()
-        })
-        .unwrap_or_default();
-    let mut shards = Vec::new();
-    for number in 0..before.shards() {
-        let wanted = before.voters(ShardId(number)).to_vec();
-        if !moving.contains(&u32::from(number)) {
-            shards.push(wanted);
-            continue;
-        }
-        let truth = truth(place, number)
-            .await
-            .map_err(|why| format!("shard {number}: {why}"))?;
-        if truth.changing {
-            return Err(format!(
-                "shard {number}: its voters are just being changed; ask again"
-            ));
-        }
-        let mut voters: Vec<NodeId> = wanted
-            .iter()
-            .filter(|n| truth.voters.contains(n))
-            .copied()
-            .collect();
-        voters.extend(truth.voters.iter().filter(|n| !wanted.contains(n)));
-        shards.push(voters);
-    }
-    let layout = before
-        .follow(before.version() + 1, shards)
-        .map_err(|e| e.to_string())?;
-    Ok(layout_to_stored(&layout))
-}
-
-/// Keeps the catalog's own members right while this node owns it: every node is one, and up to five vote.
-pub async fn keep_catalog(place: Arc<Place>) {
-    let mut version = place.topology.version();
-    loop {
-        version.borrow_and_update();
-        if place.owns_catalog()
-            && let Err(why) = adjust_catalog(&place).await
-        {
-            tracing::info!(why, "the catalog's members are not yet as they should be");
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN * 5) => continue,
-                () = place.stopping.cancelled() => return,
-            }
-        }
-        tokio::select! {
-            changed = version.changed() => if changed.is_err() { return },
-            () = place.stopping.cancelled() => return,
-        }
-    }
-}
-
-async fn adjust_catalog(place: &Arc<Place>) -> Result<(), String> {
-    let group = place.catalog.group();
-    // members first: who becomes one is known to the catalog before
-    let members = group.members();
-    let cluster = place.topology.cluster();
-    let until = Instant::now() + STEP_WITHIN;
-    let text = |e: sojourn_cluster::MemberError| e.to_string();
-    if members.changing {
-        group
-            .change_voters(members.voters, until)
-            .await
-            .map_err(text)?;
-        return Err("its voters were being changed".into());
-    }
-    let present: BTreeSet<NodeId> = cluster.present().map(|n| n.id).collect();
-    if let Some(node) = members.learners.iter().find(|n| !present.contains(n)) {
-        group.remove_learner(*node, until).await.map_err(text)?;
-        return Err("a learner was taken out".into());
-    }
-    let strangers = present
-        .iter()
-        .find(|n| !members.voters.contains(n) && !members.learners.contains(n));
-    if let Some(node) = strangers {
-        group.add_learner(*node, until).await.map_err(text)?;
-        return Err("a learner was added".into());
-    }
-    let heard = place.topology.heard();
-    let reached = |id: &NodeId| *id == place.me || heard.get(id).is_some_and(|h| h.why.is_none());
-    let active: Vec<NodeId> = cluster
-        .present()
-        .filter(|n| state_of(n) == v1::NodeState::Active)
-        .map(|n| n.id)
-        .collect();
-    let count = changes::catalog_voters(active.len()).max(1);
-    // those that vote already stay, if they may; then those that can be reached
-    let mut ranked: Vec<NodeId> = active.clone();
-    ranked.sort_by_key(|id| (!members.voters.contains(id), !reached(id), *id));
-    let wanted: BTreeSet<NodeId> = ranked.into_iter().take(count).collect();
-    if wanted.is_empty() || wanted == members.voters {
-        return Ok(());
-    }
-    if let Some(node) = wanted
-        .iter()
-        .find(|id| !reached(id) && !members.voters.contains(id))
-    {
-        return Err(format!("node {node} should vote and cannot be reached"));
-    }
-    for node in wanted.iter().filter(|id| !members.voters.contains(id)) {
-        group.caught_up(*node, until).await.map_err(text)?;
-    }
-    if !wanted.contains(&place.me) {
-        let heir = wanted.iter().find(|id| members.voters.contains(id));
-        if let Some(heir) = heir {
-            group
-                .transfer_to(*heir, until)
-                .await
-                .map_err(|e| e.to_string())?;
-            return Ok(());
-        }
-        let both = wanted.iter().copied().chain([place.me]).collect();
-        group.change_voters(both, until).await.map_err(text)?;
-        return Err("the next owner votes now".into());
-    }
-    tracing::info!(voters = ?wanted, "the catalog's voters change");
-    group.change_voters(wanted, until).await.map_err(text)?;
-    // whoever does not vote any more listens on
-    Err("its voters have changed".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_owner_that_leaves_hands_over_to_one_that_is_there() {
-        let truth = |voters: &[NodeId]| Truth {
-            owner: 3,
-            voters: voters.iter().copied().collect(),
-            learners: BTreeSet::new(),
+    fn set(nodes: &[NodeId]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().collect()
+    }
+
+    fn truth(owner: NodeId, voters: &[NodeId], target: &[NodeId]) -> Truth {
+        let new = target.iter().filter(|n| !voters.contains(n));
+        Truth {
+            owner,
+            voters: set(voters),
+            learners: new.copied().collect(),
             changing: false,
-        };
-        let (caught_up, away) = (BTreeSet::from([4]), BTreeSet::from([1]));
-        for (voters, target, nobody_away, one_away) in [
-            // the preferred one is away: the next takes over
-            (vec![1, 2, 3, 4], vec![1, 2, 4], Some(1), Some(2)),
-            // the only one that votes already is away: others are made voters first
-            (vec![1, 3], vec![1, 4], Some(1), None),
-            // there will be no other
-            (vec![1, 3], vec![1], Some(1), Some(1)),
+            catalog: 0,
+        }
+    }
+
+    #[test]
+    fn an_owner_that_leaves_hands_over_to_one_that_can_own() {
+        for (voters, target, all_able, without_1) in [
+            // the preferred one cannot: the next takes over
+            (vec![1, 2, 3, 4], vec![1, 2, 4], "to node 1", "to node 2"),
+            // the only one that votes already cannot: others are made voters first
+            (vec![1, 3], vec![1, 4], "to node 1", "make [1, 3, 4]"),
+            // there will be no other: it is waited for
+            (vec![1, 3], vec![1], "to node 1", "wait for 1"),
+            (vec![1, 2, 3], vec![1], "to node 1", "wait for 1"),
         ] {
-            let mut truth = truth(&voters);
-            truth.learners = target
-                .iter()
-                .filter(|n| !voters.contains(n))
-                .copied()
-                .collect();
-            for (away, expected) in [(&BTreeSet::new(), nobody_away), (&away, one_away)] {
-                let step = next_step(&truth, &target, &caught_up, away);
-                let heir = match step {
-                    Some(Step::Transfer(heir)) => Some(heir),
-                    _ => None,
+            let truth = truth(3, &voters, &target);
+            let caught_up = set(&[4]);
+            for (away, expected) in [(vec![], all_able), (vec![1], without_1)] {
+                let away = set(&away);
+                let around = Around {
+                    able: truth.voters.difference(&away).copied().collect(),
+                    away,
                 };
-                assert_eq!(heir, expected, "{voters:?} to {target:?}: {step:?}");
+                let step = said(next_step(&truth, &target, &caught_up, &around));
+                assert!(step.contains(expected), "{voters:?} to {target:?}: {step}");
             }
+        }
+    }
+
+    #[test]
+    fn nobody_who_is_away_is_made_a_voter() {
+        for (voters, target, caught_up, away, expected) in [
+            // those that are there catch up first
+            (
+                vec![1],
+                vec![4, 5],
+                vec![4],
+                vec![4],
+                "until node 5 has caught up",
+            ),
+            (vec![1], vec![4, 5], vec![5], vec![4], "wait for 4"),
+            (vec![1], vec![4, 5], vec![4, 5], vec![], "make [1, 4, 5]"),
+            // one that voted before may be away, a majority may not
+            (
+                vec![1, 2, 3],
+                vec![1, 2, 4],
+                vec![4],
+                vec![2],
+                "make [1, 2, 4]",
+            ),
+            (vec![1, 2, 3], vec![1, 2], vec![], vec![2], "wait for 2"),
+        ] {
+            let truth = truth(1, &voters, &target);
+            let around = Around {
+                able: BTreeSet::new(),
+                away: set(&away),
+            };
+            let mut caught_up = set(&caught_up);
+            caught_up.retain(|n| !away.contains(n));
+            let step = said(next_step(&truth, &target, &caught_up, &around));
+            assert!(step.contains(expected), "{voters:?} to {target:?}: {step}");
+        }
+    }
+
+    fn said(next: Next) -> String {
+        match next {
+            Next::Moved => "moved".to_owned(),
+            Next::Take(step) => describe(&step),
+            Next::Wait(waits) => format!("wait for {}: {}", waits.node.unwrap_or(0), waits.why),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::catalog::{ChangeError, ClusterState};
 use crate::clock;
 use crate::core::deadline;
 use crate::place::topology::Owner;
-use crate::place::{Place, auto, changes, executor, service, verify};
+use crate::place::{Place, auto, cancel, changes, executor, service, verify};
 use crate::route::call::FORWARDED;
 use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::v1::cluster_client::ClusterClient;
@@ -408,7 +408,7 @@ async fn control(
             }
             let layout = match open {
                 true => Some(
-                    executor::as_it_is(place, &place.topology.cluster())
+                    cancel::as_it_is(place, &place.topology.cluster())
                         .await
                         .map_err(|why| with_reason(Code::Unavailable, "busy", why))?,
                 ),
