@@ -2,9 +2,11 @@
 //!
 //! It does not know about shards.
 
+use super::topology::Heard;
 use super::{Place, changes};
 use crate::catalog::cluster::state_of;
-use sojourn_cluster::NodeId;
+use sojourn_cluster::{GroupId, NodeId};
+use sojourn_proto::cluster::GroupStatus;
 use sojourn_proto::v1;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,6 +37,16 @@ pub async fn keep_catalog(place: Arc<Place>) {
             () = place.stopping.cancelled() => return,
         }
     }
+}
+
+/// Whether a node could own the catalog now, as far as is known of it.
+fn takes_over(heard: Option<&Heard>) -> bool {
+    let status = heard.filter(|h| h.why.is_none());
+    let status = status.and_then(|h| h.status.as_ref());
+    status.filter(|s| !s.stopping).is_some_and(|status| {
+        let catalog = |g: &GroupStatus| g.group == GroupId::CATALOG.0 && g.role == "follower";
+        status.groups.iter().any(catalog)
+    })
 }
 
 async fn adjust_catalog(place: &Arc<Place>) -> Result<(), String> {
@@ -88,15 +100,20 @@ async fn adjust_catalog(place: &Arc<Place>) -> Result<(), String> {
         group.caught_up(*node, until).await.map_err(text)?;
     }
     if !wanted.contains(&place.me) {
-        let heir = wanted.iter().find(|id| members.voters.contains(id));
-        if let Some(heir) = heir {
+        let mut heirs = wanted.iter().filter(|id| members.voters.contains(id));
+        if let Some(heir) = heirs.find(|id| takes_over(heard.get(id))) {
             group
                 .transfer_to(*heir, until)
                 .await
                 .map_err(|e| e.to_string())?;
             return Ok(());
         }
-        let both = wanted.iter().copied().chain([place.me]).collect();
+        let both: BTreeSet<NodeId> = wanted.iter().copied().chain([place.me]).collect();
+        if both.is_subset(&members.voters) {
+            return Err(format!(
+                "none of nodes {wanted:?} can take the catalog over now"
+            ));
+        }
         group.change_voters(both, until).await.map_err(text)?;
         return Err("the next owner votes now".into());
     }
