@@ -150,8 +150,9 @@ pub fn away(place: &Place) -> BTreeMap<NodeId, String> {
 async fn begin(place: &Place, wishes: Vec<v1::Wish>, reason: String) -> Result<(), String> {
     let away = away(place);
     let id = change_id();
+    let voters = place.catalog.group().members().voters;
     let begun = place.catalog.change_cluster(ACTOR, WITHIN, |cluster| {
-        let planned = changes::plan(cluster, &wishes, &away)?;
+        let planned = changes::plan(cluster, &wishes, &away, &voters)?;
         if planned.is_empty() {
             return Ok(None);
         }

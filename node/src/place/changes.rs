@@ -93,7 +93,7 @@ fn wished(
     Ok(wished)
 }
 
-/// Plans what is wished. `away`: nodes that cannot be reached now, with why.
+/// Plans what is wished. `away`: nodes that cannot be reached now, with why. `catalog`: the voters of the catalog.
 ///
 /// # Errors
 /// A text: what is wrong with the wish and what to do instead.
@@ -101,6 +101,7 @@ pub fn plan(
     cluster: &ClusterState,
     wishes: &[v1::Wish],
     away: &BTreeMap<NodeId, String>,
+    catalog: &BTreeSet<NodeId>,
 ) -> Result<Planned, String> {
     let wished = wished(cluster, wishes)?;
     let before = cluster.layout()?;
@@ -149,9 +150,9 @@ pub fn plan(
                 .is_some_and(|n| state_of(n) != *state)
         })
         .map(|(node, state)| {
-            let votes = votes.contains(&node);
+            let votes = votes.contains(&node) || catalog.contains(&node);
             let state = match state {
-                // it is left first, and is gone when the change has ended
+                // it is left first, by the catalog too, and is gone when the change has ended
                 v1::NodeState::Removed if votes => v1::NodeState::Draining,
                 state => state,
             };
@@ -324,7 +325,9 @@ mod tests {
                 "without a majority",
             ),
         ] {
-            let found = plan(cluster, &wishes, away).err().unwrap_or_default();
+            let found = plan(cluster, &wishes, away, &BTreeSet::from([1]))
+                .err()
+                .unwrap_or_default();
             assert!(found.contains(says), "{wishes:?}: {found:?}");
         }
     }
@@ -334,12 +337,18 @@ mod tests {
         use v1::NodeState::Active;
         let four = cluster(&[Active; 4], &[&[1, 2, 3], &[2, 3, 4]]);
         let none = BTreeMap::new();
-        let planned = plan(&four, &[wish(Kind::Remove(4))], &none).expect("a plan");
+        let voters = BTreeSet::from([1, 2, 3]);
+        let planned = plan(&four, &[wish(Kind::Remove(4))], &none, &voters).expect("a plan");
         assert_eq!(planned.nodes[0].state, v1::NodeState::Draining as u32);
         assert!(!planned.plan.target.nodes().contains(&4));
         let idle = cluster(&[Active; 4], &[&[1, 2, 3], &[2, 3, 1]]);
         let away = BTreeMap::from([(4, "no answer".to_owned())]);
-        let planned = plan(&idle, &[wish(Kind::Remove(4))], &away).expect("a plan");
+        let planned = plan(&idle, &[wish(Kind::Remove(4))], &away, &voters).expect("a plan");
         assert_eq!(planned.nodes[0].state, v1::NodeState::Removed as u32);
+        // one without shards may vote in the catalog, which needs it until it does not any more
+        let two = cluster(&[Active; 2], &[&[1], &[1]]);
+        let both = BTreeSet::from([1, 2]);
+        let planned = plan(&two, &[wish(Kind::Remove(2))], &none, &both).expect("a plan");
+        assert_eq!(planned.nodes[0].state, v1::NodeState::Draining as u32);
     }
 }

@@ -487,18 +487,47 @@ fn describe(step: &Step) -> String {
     }
 }
 
-/// Ends a change whose shards have all moved: nodes that were to be removed are gone now.
+/// The nodes that are to be gone when a change has ended.
+fn removed(change: &stored::ClusterChange) -> Vec<NodeId> {
+    let wishes = change.wishes.iter();
+    wishes
+        .filter_map(|w| match w.wish {
+            Some(v1::wish::Wish::Remove(node)) => Some(node),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Ends a change whose shards have all moved: nodes that were to be removed are gone now. Not before the catalog can do
+/// without them: nobody has the address of one that was removed, and its vote may be needed to let go of it.
 async fn end(place: &Place, id: &str) {
+    let members = place.catalog.group().members();
+    let leaving = place
+        .topology
+        .cluster()
+        .changing()
+        .map_or_else(Vec::new, removed);
+    let votes: Vec<NodeId> = leaving
+        .into_iter()
+        .filter(|node| members.voters.contains(node))
+        .collect();
+    if members.changing || !votes.is_empty() {
+        tracing::debug!(
+            change = id,
+            ?votes,
+            "the catalog lets go of nodes before the change ends"
+        );
+        tokio::time::sleep(AGAIN).await;
+        return;
+    }
     let ended = place.catalog.change_cluster("", RECORD_WITHIN, |cluster| {
         let Some(change) = cluster.changing().filter(|c| c.id == id) else {
             return Ok(None);
         };
-        let removed = change.wishes.iter().filter_map(|w| match w.wish {
-            Some(v1::wish::Wish::Remove(node)) => Some(stored::NodeStateChange {
-                node,
-                state: v1::NodeState::Removed as u32,
-            }),
-            _ => None,
+        let removed = removed(change).into_iter();
+        let removed = removed.map(|node| stored::NodeStateChange {
+            node,
+            state: v1::NodeState::Removed as u32,
         });
         Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
             id: id.to_owned(),

@@ -73,6 +73,8 @@ fn owner_of_catalog(
 fn refused(error: &ChangeError) -> Status {
     match error {
         ChangeError::Refused(why) => Status::failed_precondition(why.clone()),
+        // nothing is wrong with what was asked: whoever asks tries again
+        ChangeError::Busy => Status::unavailable(ChangeError::Busy.to_string()),
         ChangeError::NotOwner(why) => Status::unavailable(why.clone()),
         ChangeError::Unknown(why) => Status::deadline_exceeded(why.clone()),
     }

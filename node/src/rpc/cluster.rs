@@ -12,6 +12,7 @@ use crate::route::call::FORWARDED;
 use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::v1::cluster_client::ClusterClient;
 use sojourn_proto::{cluster as wire, stored, v1};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -38,6 +39,7 @@ type Answered<T> = Result<Response<T>, Status>;
 fn refused(error: ChangeError) -> Status {
     match error {
         ChangeError::Refused(why) => with_reason(Code::FailedPrecondition, "refused", why),
+        ChangeError::Busy => with_reason(Code::Unavailable, "busy", ChangeError::Busy.to_string()),
         ChangeError::NotOwner(why) => with_reason(Code::Unavailable, "not_owner", why),
         ChangeError::Unknown(why) => with_reason(Code::DeadlineExceeded, "unknown_outcome", why),
     }
@@ -167,8 +169,13 @@ impl v1::cluster_server::Cluster for ClusterService {
                 ),
             ));
         }
-        let planned = changes::plan(&cluster, &wishes, &auto::away(&place))
-            .map_err(|why| with_reason(Code::FailedPrecondition, "refused", why))?;
+        let planned = changes::plan(
+            &cluster,
+            &wishes,
+            &auto::away(&place),
+            &catalog_voters(&place),
+        )
+        .map_err(|why| with_reason(Code::FailedPrecondition, "refused", why))?;
         let moves = planned.plan.moves.iter().map(|m| v1::Move {
             shard: m.shard.0.into(),
             add: m.add.clone(),
@@ -195,7 +202,7 @@ impl v1::cluster_server::Cluster for ClusterService {
             return owner.apply(handed_over(request.into_inner(), within)).await;
         }
         let request = request.into_inner();
-        let away = auto::away(&place);
+        let (away, voters) = (auto::away(&place), catalog_voters(&place));
         let id = auto::change_id();
         let mut begun = false;
         let changed = place
@@ -214,7 +221,7 @@ impl v1::cluster_server::Cluster for ClusterService {
                         request.expected_layout
                     ));
                 }
-                let planned = changes::plan(cluster, &request.wishes, &away)?;
+                let planned = changes::plan(cluster, &request.wishes, &away, &voters)?;
                 if planned.is_empty() {
                     return Ok(None);
                 }
@@ -291,6 +298,10 @@ impl v1::cluster_server::Cluster for ClusterService {
             shards,
         }))
     }
+}
+
+fn catalog_voters(place: &Place) -> BTreeSet<NodeId> {
+    place.catalog.group().members().voters
 }
 
 fn shard_of(place: &Place, shard: u32) -> Result<u16, Status> {
