@@ -11,6 +11,9 @@ use sojourn_proto::{stored, v1};
 use std::collections::{BTreeMap, BTreeSet};
 use v1::wish::Wish as Kind;
 
+/// With fewer replicas than this, a node cannot be away without its shards standing still.
+const FEW: usize = 3;
+
 /// A change that makes sense.
 pub struct Planned {
     /// The layout now.
@@ -44,6 +47,7 @@ impl Planned {
                 actor,
                 reason,
                 shards,
+                before: Some(layout_to_stored(&self.before)),
                 ..Default::default()
             }),
             layout: Some(layout_to_stored(&self.plan.target)),
@@ -136,6 +140,9 @@ pub fn plan(
     if let Some(why) = has_no_majority(&before, &plan.moves, away) {
         return Err(why);
     }
+    if let Some(why) = loses_too_much(&before, &plan.moves) {
+        return Err(why);
+    }
     if let Some((node, why)) = gets_some(&plan.moves, away) {
         return Err(format!(
             "node {node} would be given replicas and cannot be reached ({why}); start it, or remove it"
@@ -169,6 +176,46 @@ pub fn plan(
     })
 }
 
+/// A shard that would lose half of its voters or more at once, and be left with fewer by more than one: what is left
+/// has to stand for all of them from one step to the next, and nobody has looked at it in between.
+fn loses_too_much(before: &Layout, moves: &[Move]) -> Option<String> {
+    moves.iter().find_map(|m| {
+        let voters = before.voters(m.shard).len();
+        let fewer = voters.saturating_sub(m.voters.len());
+        (fewer > 1).then(|| {
+            format!(
+                "{} would have {} voters instead of {voters}: take nodes out one at a time, or add nodes first",
+                m.shard,
+                m.voters.len()
+            )
+        })
+    })
+}
+
+/// What somebody should know of a plan before it is applied.
+pub fn notes(planned: &Planned) -> Vec<String> {
+    let least = |layout: &Layout| {
+        let shards = 0..layout.shards();
+        shards
+            .map(|n| layout.voters(ShardId(n)).len())
+            .min()
+            .unwrap_or(0)
+    };
+    let (before, after) = (least(&planned.before), least(&planned.plan.target));
+    let fewer = after < before && after < FEW;
+    let mut notes = Vec::new();
+    if fewer {
+        notes.push(format!(
+            "shards will have {after} replicas instead of {before}: {}",
+            match after {
+                1 => "a node that is lost takes its data along",
+                _ => "while one of the two is away, its shards stand still",
+            }
+        ));
+    }
+    notes
+}
+
 /// A shard that would be changed and cannot agree on anything now.
 fn has_no_majority(
     before: &Layout,
@@ -185,6 +232,21 @@ fn has_no_majority(
                 m.shard
             )
         })
+    })
+}
+
+/// Why the catalog cannot be changed, if so many of its voters are away that the others are no majority.
+pub fn catalog_lost(voters: &BTreeSet<NodeId>, away: &BTreeMap<NodeId, String>) -> Option<String> {
+    let gone: Vec<NodeId> = voters
+        .iter()
+        .filter(|v| away.contains_key(v))
+        .copied()
+        .collect();
+    (!gone.is_empty() && gone.len() * 2 >= voters.len()).then(|| {
+        format!(
+            "nodes {gone:?} of the voters {voters:?} of the catalog cannot be reached: without a majority of them nothing \
+             can be changed; bring one of them back first"
+        )
     })
 }
 
@@ -324,6 +386,12 @@ mod tests {
                 &away(&[2, 3]),
                 "without a majority",
             ),
+            (
+                &three,
+                vec![wish(Kind::Remove(1)), wish(Kind::Remove(2))],
+                &none,
+                "one at a time, or add nodes first",
+            ),
         ] {
             let found = plan(cluster, &wishes, away, &BTreeSet::from([1]))
                 .err()
@@ -350,5 +418,26 @@ mod tests {
         let both = BTreeSet::from([1, 2]);
         let planned = plan(&two, &[wish(Kind::Remove(2))], &none, &both).expect("a plan");
         assert_eq!(planned.nodes[0].state, v1::NodeState::Draining as u32);
+    }
+
+    #[test]
+    fn fewer_replicas_than_three_are_said() {
+        use v1::NodeState::Active;
+        let (none, voters) = (BTreeMap::new(), BTreeSet::from([1, 2, 3]));
+        for (nodes, remove, expected) in [
+            (4, 4, None),
+            (3, 3, Some("2 replicas instead of 3")),
+            (2, 2, Some("1 replicas instead of 2")),
+        ] {
+            let all: Vec<NodeId> = (1..=nodes.min(3)).collect();
+            let states = vec![Active; usize::try_from(nodes).expect("few")];
+            let cluster = cluster(&states, &[&all, &all]);
+            let planned = plan(&cluster, &[wish(Kind::Remove(remove))], &none, &voters);
+            let notes = notes(&planned.expect("a plan"));
+            match expected {
+                None => assert!(notes.is_empty(), "{notes:?}"),
+                Some(says) => assert!(notes[0].contains(says), "{notes:?}"),
+            }
+        }
     }
 }

@@ -30,7 +30,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(20);
 /// How much longer the answer of another node may take.
 const LATE: Duration = Duration::from_secs(1);
 /// A shard that could not be moved on is looked at again after this long.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 /// The same, while the reason stays the same.
 const AGAIN_SAME: Duration = Duration::from_secs(1);
 /// A learner that catches up may keep its shard's turn for this long.
@@ -51,8 +51,21 @@ pub struct Truth {
     pub learners: BTreeSet<NodeId>,
     /// Whether its members are being changed, or were by an entry that the owner has not applied.
     pub changing: bool,
+    /// Between two sets of voters: who votes when that has ended.
+    pub target: BTreeSet<NodeId>,
     /// The position of the catalog that it decides with.
     pub catalog: u64,
+}
+
+/// For what a step is taken.
+#[derive(Clone, Copy)]
+pub enum For<'a> {
+    /// Somebody asked for it.
+    Hand,
+    /// The change that runs.
+    Change(&'a str),
+    /// Clearing away what is left of a change that is paused.
+    Cancelling(&'a str),
 }
 
 /// Carries out changes while this node owns the catalog, until it stops.
@@ -283,7 +296,7 @@ impl Carrying<'_> {
             Step::AwaitCaughtUp(node) => Some(node),
             _ => None,
         };
-        let mut taken = take(place, truth.owner, shard, step).await;
+        let mut taken = take(place, truth.owner, shard, step, For::Change(self.id)).await;
         if let (Ok(()), Some(node)) = (&taken, awaited) {
             taken = has_history(place, node, shard).await;
             moving.caught_up.extend(taken.is_ok().then_some(node));
@@ -442,24 +455,39 @@ pub async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
         voters: group.voters.into_iter().collect(),
         learners: group.learners.into_iter().collect(),
         changing: group.changing,
+        target: group.target.into_iter().collect(),
         catalog: group.catalog,
     })
 }
 
 /// Has the owner of a shard take a step.
-pub async fn take(place: &Place, owner: NodeId, shard: u16, step: Step) -> Result<(), String> {
+///
+/// # Errors
+/// It was not, or may not have been, taken: why.
+pub async fn take(
+    place: &Place,
+    owner: NodeId,
+    shard: u16,
+    step: Step,
+    why: For<'_>,
+) -> Result<(), String> {
     let name = describe(&step);
+    let (change, cancelling) = match why {
+        For::Hand => ("", false),
+        For::Change(id) => (id, false),
+        For::Cancelling(id) => (id, true),
+    };
+    let request = wire::StepRequest {
+        shard: shard.into(),
+        step: Some(step),
+        within_ms: STEP_WITHIN.as_millis() as u32,
+        change: change.to_owned(),
+        cancelling,
+    };
     let answer = if owner == place.me {
-        let local = place.shards.local(shard);
-        let local = local.ok_or_else(|| format!("{name}: the replica is gone"))?;
-        service::take_step(&local.group, step, Instant::now() + STEP_WITHIN).await
+        service::take_step(place, request).await
     } else {
         let channel = place.transport.channel(owner).map_err(|e| e.to_string())?;
-        let request = wire::StepRequest {
-            shard: shard.into(),
-            step: Some(step),
-            within_ms: STEP_WITHIN.as_millis() as u32,
-        };
         let mut client = NodesClient::new(channel);
         let asked = tokio::time::timeout(STEP_WITHIN + LATE, client.step(request)).await;
         asked
@@ -533,8 +561,8 @@ async fn end(place: &Place, id: &str) {
             id: id.to_owned(),
             progress: Some(Progress::State(v1::ChangeState::Done as u32)),
             note: String::new(),
-            layout: None,
             nodes: removed.collect(),
+            ..Default::default()
         })))
     });
     match ended.await {
@@ -561,6 +589,7 @@ mod tests {
             voters: set(voters),
             learners: new.copied().collect(),
             changing: false,
+            target: BTreeSet::new(),
             catalog: 0,
         }
     }

@@ -27,6 +27,9 @@ const TELL_EVERY: Duration = Duration::from_millis(20);
 /// It is told again after this long without news, so that both sides know that the other is there.
 const TELL_ANYWAY: Duration = Duration::from_secs(30);
 
+/// Of the time that cancelling a change has, the part in which its groups are settled.
+const SETTLE_PART: f32 = 0.6;
+
 /// The service. It is there before the node is: until then it says so.
 #[derive(Clone, Default)]
 pub struct ClusterService {
@@ -89,11 +92,11 @@ impl ClusterService {
                 }
             };
             if tokio::time::timeout_at(until, news).await.is_err() {
-                return Err(with_reason(
-                    Code::Unavailable,
-                    "not_owner",
-                    "nobody is known to own the catalog now: without a majority of its voters nothing can be changed",
-                ));
+                let why = changes::catalog_lost(&catalog_voters(place), &auto::away(place));
+                let why = why.unwrap_or_else(|| {
+                    "nobody is known to own the catalog now; try again".to_owned()
+                });
+                return Err(with_reason(Code::Unavailable, "not_owner", why));
             }
         }
     }
@@ -183,6 +186,7 @@ impl v1::cluster_server::Cluster for ClusterService {
             voters: m.voters.clone(),
         });
         Ok(Response::new(v1::PlanResponse {
+            notes: changes::notes(&planned),
             layout: if planned.is_empty() {
                 0
             } else {
@@ -233,7 +237,14 @@ impl v1::cluster_server::Cluster for ClusterService {
                     request.reason.clone(),
                 ))))
             });
-        let cluster = changed.await.map_err(refused)?;
+        let cluster = changed.await.map_err(|error| {
+            let lost = || changes::catalog_lost(&voters, &auto::away(&place));
+            match error {
+                // that nobody leads is the symptom
+                ChangeError::NotOwner(why) => refused(ChangeError::NotOwner(lost().unwrap_or(why))),
+                error => refused(error),
+            }
+        })?;
         let change = cluster.change.as_ref().filter(|c| begun && c.id == id);
         Ok(Response::new(v1::ApplyResponse {
             change: Some(change.map(change_to).unwrap_or_default()),
@@ -272,7 +283,7 @@ impl v1::cluster_server::Cluster for ClusterService {
         };
         if was != request.to {
             let step = wire::step_request::Step::Transfer(request.to);
-            executor::take(&place, was, shard, step)
+            executor::take(&place, was, shard, step, executor::For::Hand)
                 .await
                 .map_err(|why| with_reason(Code::FailedPrecondition, "refused", why))?;
         }
@@ -346,88 +357,153 @@ async fn control(
     if !request.reason.is_empty() {
         note = format!("{note}: {}", request.reason);
     }
-    let set = async |state: v1::ChangeState, layout: Option<stored::Layout>| {
-        let note = note.clone();
-        let changed = place
-            .catalog
-            .change_cluster(&request.actor, within, |cluster| {
-                let change = match &cluster.change {
-                    Some(change) if change.id == request.id => change,
-                    Some(change) => {
-                        return Err(format!(
-                            "there is no change {}; the last one is {}",
-                            request.id, change.id
-                        ));
-                    }
-                    None => {
-                        return Err(format!(
-                            "there is no change {}, nor was there any",
-                            request.id
-                        ));
-                    }
-                };
-                let now = change_state(change);
-                if now == state {
-                    return Ok(None);
-                }
-                if cluster.changing().is_none() {
-                    return Err(format!("change {} has ended already", request.id));
-                }
-                let mut nodes = Vec::new();
-                if state == v1::ChangeState::Cancelled {
-                    // who was to be left stays, with what it still holds
-                    nodes = change
-                        .wishes
-                        .iter()
-                        .filter_map(|w| match w.wish {
-                            Some(v1::wish::Wish::Drain(n) | v1::wish::Wish::Remove(n)) => Some(n),
-                            _ => None,
-                        })
-                        .filter(|n| {
-                            cluster
-                                .nodes
-                                .get(n)
-                                .is_some_and(|n| state_of(n) == v1::NodeState::Draining)
-                        })
-                        .map(|node| stored::NodeStateChange {
-                            node,
-                            state: v1::NodeState::Active as u32,
-                        })
-                        .collect();
-                }
-                Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
-                    id: request.id.clone(),
-                    progress: Some(Progress::State(state as u32)),
-                    note,
-                    layout,
-                    nodes,
-                })))
-            });
-        changed.await.map_err(refused)
-    };
     match kind {
         v1::ControlKind::Pause | v1::ControlKind::Unspecified => {
-            set(v1::ChangeState::Paused, None).await
+            set(
+                place,
+                request,
+                within,
+                v1::ChangeState::Paused,
+                (note, None),
+            )
+            .await
         }
-        v1::ControlKind::Resume => set(v1::ChangeState::Running, None).await,
+        v1::ControlKind::Resume => {
+            set(
+                place,
+                request,
+                within,
+                v1::ChangeState::Running,
+                (note, None),
+            )
+            .await
+        }
         v1::ControlKind::Cancel => {
-            // nothing more is begun; then the layout becomes what the groups are
-            let cluster = place.topology.cluster();
-            let open = cluster.changing().is_some_and(|c| c.id == request.id);
-            if open {
-                set(v1::ChangeState::Paused, None).await?;
-            }
-            let layout = match open {
-                true => Some(
-                    cancel::as_it_is(place, &place.topology.cluster())
-                        .await
-                        .map_err(|why| with_reason(Code::Unavailable, "busy", why))?,
-                ),
-                false => None,
-            };
-            set(v1::ChangeState::Cancelled, layout).await
+            // whoever asked may go: what has begun is ended, or the change would stay paused
+            let (place, request) = (place.clone(), request.clone());
+            let cancelling =
+                tokio::spawn(async move { cancel(&place, &request, within, note).await });
+            cancelling
+                .await
+                .map_err(|e| ChangeError::Unknown(e.to_string()))
+                .flatten()
         }
     }
+    .map_err(refused)
+}
+
+/// Nothing more is begun; then the layout becomes what the groups are. A change that cannot be cancelled goes on.
+async fn cancel(
+    place: &Arc<Place>,
+    request: &v1::ControlRequest,
+    within: Duration,
+    note: String,
+) -> Result<Arc<ClusterState>, ChangeError> {
+    use v1::ChangeState::{Cancelled, Paused, Running};
+    let until = tokio::time::Instant::now() + within.mul_f32(SETTLE_PART);
+    let cluster = place.topology.cluster();
+    let Some(was) = cluster.changing().filter(|c| c.id == request.id) else {
+        return set(place, request, within, Cancelled, (note, None)).await;
+    };
+    let was = change_state(was);
+    let mut cluster = set(place, request, within, Paused, (note.clone(), None)).await?;
+    loop {
+        let found = cancel::as_it_is(place, &cluster, until).await;
+        let ended = match found {
+            Ok(found) => {
+                let mut note = note.clone();
+                if !found.unasked.is_empty() {
+                    note = format!(
+                        "{note}; shards {:?} could not be asked: their layout names everybody who may vote",
+                        found.unasked
+                    );
+                }
+                set(place, request, within, Cancelled, (note, Some(found))).await
+            }
+            Err(why) => Err(ChangeError::Refused(why)),
+        };
+        let error = match ended {
+            Ok(cluster) => return Ok(cluster),
+            Err(error) => error,
+        };
+        // a node came or went meanwhile: what was found is not certain any more
+        let now = place.topology.cluster();
+        let moved_on = now.position != cluster.position;
+        if moved_on && tokio::time::Instant::now() < until {
+            cluster = now;
+            continue;
+        }
+        if was == Running {
+            let note = (format!("{note}, which was not possible: {error}"), None);
+            drop(set(place, request, within, Running, note).await);
+        }
+        return Err(error);
+    }
+}
+
+/// Sets the state of the change that is asked for.
+async fn set(
+    place: &Arc<Place>,
+    request: &v1::ControlRequest,
+    within: Duration,
+    state: v1::ChangeState,
+    (note, found): (String, Option<cancel::AsItIs>),
+) -> Result<Arc<ClusterState>, ChangeError> {
+    let judge = |cluster: &ClusterState| {
+        let change = match &cluster.change {
+            Some(change) if change.id == request.id => change,
+            Some(change) => {
+                return Err(format!(
+                    "there is no change {}; the last one is {}",
+                    request.id, change.id
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "there is no change {}, nor was there any",
+                    request.id
+                ));
+            }
+        };
+        if change_state(change) == state {
+            return Ok(None);
+        }
+        if cluster.changing().is_none() {
+            return Err(format!("change {} has ended already", request.id));
+        }
+        let mut nodes = Vec::new();
+        if state == v1::ChangeState::Cancelled {
+            // who was to be left stays, with what it still holds
+            let left = change.wishes.iter().filter_map(|w| match w.wish {
+                Some(v1::wish::Wish::Drain(n) | v1::wish::Wish::Remove(n)) => Some(n),
+                _ => None,
+            });
+            let drains = |n: &NodeId| {
+                let node = cluster.nodes.get(n);
+                node.is_some_and(|n| state_of(n) == v1::NodeState::Draining)
+            };
+            nodes = left
+                .filter(drains)
+                .map(|node| stored::NodeStateChange {
+                    node,
+                    state: v1::NodeState::Active as u32,
+                })
+                .collect();
+        }
+        let (layout, from) = found.map_or((None, 0), |f| (Some(f.layout), f.from));
+        Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
+            id: request.id.clone(),
+            progress: Some(Progress::State(state as u32)),
+            note,
+            layout,
+            nodes,
+            from,
+        })))
+    };
+    place
+        .catalog
+        .change_cluster(&request.actor, within, judge)
+        .await
 }
 
 fn node_to(node: &stored::CatalogNode) -> v1::NodeInfo {
