@@ -250,6 +250,8 @@ impl Node {
             may_own: may_own.clone(),
             stop: stop.clone(),
             running: Mutex::default(),
+            transport: transport.clone(),
+            leaving: Mutex::default(),
         });
         opener.open_all().await?;
         let place = Arc::new(Place {
