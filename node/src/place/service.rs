@@ -151,6 +151,14 @@ impl wire::nodes_server::Nodes for NodesService {
                 request.token.len()
             )));
         }
+        let format = place.catalog.facts().map_or(0, |facts| facts.format);
+        if request.format < format {
+            return Err(Status::failed_precondition(format!(
+                "the node writes format {}, the cluster has format {format}: join with the version that the other nodes \
+                 have",
+                request.format
+            )));
+        }
         let (token, peer) = (request.token.clone(), request.peer.clone());
         let changed = place
             .catalog
@@ -383,20 +391,22 @@ pub async fn hash_at(
     else {
         return why(format!("node {} has no replica of it", place.me));
     };
-    let mut hashes = shard.machine.hashes.subscribe();
-    let made = hashes.wait_for(|all| all.iter().any(|(at, _)| *at >= index));
-    match tokio::time::timeout_at(until, made).await {
-        Ok(Ok(all)) => match all.iter().find(|(at, _)| *at == index) {
-            Some((_, hash)) => wire::HashAtResponse {
-                hash: format!("{hash:032x}"),
-                why: String::new(),
-            },
-            None => why("it did not apply that entry itself: a snapshot covers it".to_owned()),
-        },
-        _ => why(format!(
+    // whoever applies an entry hashes first; what a snapshot covers is applied, and hashed by nobody here
+    let mut applied = shard.group.applied();
+    let there = applied.wait_for(|at| at.is_some_and(|at| at.index >= index));
+    if !matches!(tokio::time::timeout_at(until, there).await, Ok(Ok(_))) {
+        return why(format!(
             "it has not applied entry {index} yet; it is at {}",
             shard.group.applied().borrow().map_or(0, |p| p.index)
-        )),
+        ));
+    }
+    let made = shard.machine.hashes.borrow();
+    match made.iter().find(|(at, _)| *at == index) {
+        Some((_, hash)) => wire::HashAtResponse {
+            hash: format!("{hash:032x}"),
+            why: String::new(),
+        },
+        None => why("it did not apply that entry itself: a snapshot covers it".to_owned()),
     }
 }
 
