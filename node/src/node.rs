@@ -156,10 +156,16 @@ impl Node {
         let me = Portrait::of(config, [&grpc, &http, &peer])?;
         let (folder, joined) = start::identity(config, found, &me, &seeds).await?;
         let history = Arc::new(Store::open(&folder.dir.join("history"))?);
-        if !history.shards()?.is_empty() && !has_files(&folder.dir.join("log")) {
+        let known = match history.shards()?.is_empty() {
+            false => Some("history knows what stood in it"),
+            true => folder
+                .had_log()
+                .then_some("the file log-begun says that there was one"),
+        };
+        if let Some(known) = known.filter(|_| !has_files(&folder.dir.join("log"))) {
             // opened all the same, it would begin anew, and give old numbers to new entries
             return Err(NodeError::Open(OpenError::Damaged {
-                what: "the log is missing, but history knows what stood in it".into(),
+                what: format!("the log is missing, but {known}"),
                 where_: folder.dir.join("log").display().to_string(),
                 consequence: "this node's replicas stay closed".into(),
                 todo: "put the folder back, or restore the data folder from a copy; with peers, join again with an empty \
@@ -217,6 +223,7 @@ impl Node {
             joined.as_ref(),
         )
         .await?;
+        folder.note_log()?;
         let shards = Arc::new(Shards::new(start::shards_of(&catalog, &folder, config)?));
         tasks.spawn(catalog.clone().follow());
         let topology = Arc::new(Topology::new(
