@@ -4,7 +4,8 @@
 //!
 //! It does not know why the layout is as it is.
 
-use super::{Place, leaders, service};
+use super::step::{Around, Next, Truth, Waits, describe, next_step};
+use super::{Place, service};
 use crate::catalog::ClusterState;
 use crate::catalog::cluster::change_state;
 use crate::clock;
@@ -39,23 +40,6 @@ const TURN_MAX: Duration = Duration::from_secs(120);
 const AWAY_FOR: Duration = Duration::from_secs(5);
 /// How long recording a step may take.
 const RECORD_WITHIN: Duration = Duration::from_secs(10);
-
-/// How a group is, at its owner.
-#[derive(Debug)]
-pub struct Truth {
-    /// Who owns it.
-    pub owner: NodeId,
-    /// Who votes; between two sets of voters, those of both.
-    pub voters: BTreeSet<NodeId>,
-    /// Who listens.
-    pub learners: BTreeSet<NodeId>,
-    /// Whether its members are being changed, or were by an entry that the owner has not applied.
-    pub changing: bool,
-    /// Between two sets of voters: who votes when that has ended.
-    pub target: BTreeSet<NodeId>,
-    /// The position of the catalog that it decides with.
-    pub catalog: u64,
-}
 
 /// For what a step is taken.
 #[derive(Clone, Copy)]
@@ -108,20 +92,6 @@ struct Moving {
     caught_up: BTreeSet<NodeId>,
     /// Not looked at again before.
     after: Instant,
-}
-
-/// Why a shard cannot be moved on now.
-#[derive(Debug)]
-struct Waits {
-    why: String,
-    /// The node that has to come back first, if it is that.
-    node: Option<NodeId>,
-}
-
-impl From<String> for Waits {
-    fn from(why: String) -> Waits {
-        Waits { why, node: None }
-    }
 }
 
 /// The change that is carried out.
@@ -307,98 +277,6 @@ impl Carrying<'_> {
     }
 }
 
-/// Who is there.
-#[derive(Default)]
-struct Around {
-    /// Who cannot be reached now.
-    away: BTreeSet<NodeId>,
-    /// Who could own the shard now.
-    able: BTreeSet<NodeId>,
-}
-
-impl Around {
-    fn of(place: &Place, shard: u16, truth: &Truth) -> Around {
-        let able = |node: &NodeId| leaders::can_own(place, *node, shard, truth.catalog);
-        Around {
-            away: away(place),
-            able: truth.voters.iter().filter(|n| able(n)).copied().collect(),
-        }
-    }
-}
-
-/// What brings a group nearer to its voters.
-#[derive(Debug)]
-enum Next {
-    /// Nothing: it has them.
-    Moved,
-    /// A step.
-    Take(Step),
-    /// A step that cannot be taken now.
-    Wait(Waits),
-}
-
-/// The next step that brings a group nearer to its voters. `caught_up`: who has everything.
-fn next_step(
-    truth: &Truth,
-    target: &[NodeId],
-    caught_up: &BTreeSet<NodeId>,
-    around: &Around,
-) -> Next {
-    let wanted: BTreeSet<NodeId> = target.iter().copied().collect();
-    let is_away = |node: &NodeId| around.away.contains(node);
-    let belongs = |n: &NodeId| truth.voters.contains(n) || truth.learners.contains(n);
-    let mut strangers = wanted.iter().filter(|n| !belongs(n));
-    if let Some(node) = strangers.find(|n| !is_away(n)) {
-        return Next::Take(Step::AddLearner(*node));
-    }
-    if truth.voters == wanted && !truth.changing {
-        let left = truth.learners.iter().find(|n| !wanted.contains(n));
-        return left.map_or(Next::Moved, |node| Next::Take(Step::RemoveLearner(*node)));
-    }
-    // each has everything before it votes
-    let mut behind = wanted
-        .iter()
-        .filter(|n| !truth.voters.contains(n) && !caught_up.contains(n));
-    if let Some(node) = behind.clone().find(|n| !is_away(n)) {
-        return Next::Take(Step::AwaitCaughtUp(*node));
-    }
-    if let Some(node) = behind.next() {
-        return Next::Wait(Waits {
-            why: format!("node {node} is to get a replica and cannot be reached"),
-            node: Some(*node),
-        });
-    }
-    // an owner that leaves would leave its group without one: it hands over first
-    let mut voters = wanted.clone();
-    if !wanted.contains(&truth.owner) {
-        let mut heirs = target.iter().filter(|n| truth.voters.contains(n));
-        match heirs.find(|n| around.able.contains(n)) {
-            Some(heir) if !truth.changing => return Next::Take(Step::Transfer(*heir)),
-            // there will be no other heir
-            None if wanted.is_subset(&truth.voters) && !truth.changing => {
-                return Next::Wait(Waits {
-                    why: format!("none of nodes {target:?} can take over from its owner now"),
-                    node: target.iter().find(|n| is_away(n)).copied(),
-                });
-            }
-            _ => drop(voters.insert(truth.owner)),
-        }
-    }
-    // what has begun is finished, for it needs both majorities until it is
-    let lost: Vec<NodeId> = voters.iter().filter(|n| is_away(n)).copied().collect();
-    if !truth.changing && lost.len() * 2 >= voters.len() {
-        return Next::Wait(Waits {
-            why: format!(
-                "without {lost:?}, which cannot be reached, {voters:?} would have no majority"
-            ),
-            node: lost.first().copied(),
-        });
-    }
-    Next::Take(Step::ChangeVoters(wire::StepVoters {
-        voters: voters.into_iter().collect(),
-    }))
-}
-
 /// Who cannot be reached now.
 fn away(place: &Place) -> BTreeSet<NodeId> {
     super::auto::away(place).into_keys().collect()
@@ -505,16 +383,6 @@ pub async fn take(
     }
 }
 
-fn describe(step: &Step) -> String {
-    match step {
-        Step::AddLearner(node) => format!("add node {node} as a learner"),
-        Step::AwaitCaughtUp(node) => format!("wait until node {node} has caught up"),
-        Step::ChangeVoters(set) => format!("make {:?} the voters", set.voters),
-        Step::RemoveLearner(node) => format!("take node {node} out"),
-        Step::Transfer(node) => format!("give the ownership to node {node}"),
-    }
-}
-
 /// The nodes that are to be gone when a change has ended.
 fn removed(change: &stored::ClusterChange) -> Vec<NodeId> {
     let wishes = change.wishes.iter();
@@ -570,95 +438,6 @@ async fn end(place: &Place, id: &str) {
         Err(error) => {
             tracing::warn!(change = id, %error, "the end of a change was not recorded; trying again");
             tokio::time::sleep(AGAIN).await;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(nodes: &[NodeId]) -> BTreeSet<NodeId> {
-        nodes.iter().copied().collect()
-    }
-
-    fn truth(owner: NodeId, voters: &[NodeId], target: &[NodeId]) -> Truth {
-        let new = target.iter().filter(|n| !voters.contains(n));
-        Truth {
-            owner,
-            voters: set(voters),
-            learners: new.copied().collect(),
-            changing: false,
-            target: BTreeSet::new(),
-            catalog: 0,
-        }
-    }
-
-    #[test]
-    fn an_owner_that_leaves_hands_over_to_one_that_can_own() {
-        for (voters, target, all_able, without_1) in [
-            // the preferred one cannot: the next takes over
-            (vec![1, 2, 3, 4], vec![1, 2, 4], "to node 1", "to node 2"),
-            // the only one that votes already cannot: others are made voters first
-            (vec![1, 3], vec![1, 4], "to node 1", "make [1, 3, 4]"),
-            // there will be no other: it is waited for
-            (vec![1, 3], vec![1], "to node 1", "wait for 1"),
-            (vec![1, 2, 3], vec![1], "to node 1", "wait for 1"),
-        ] {
-            let truth = truth(3, &voters, &target);
-            let caught_up = set(&[4]);
-            for (away, expected) in [(vec![], all_able), (vec![1], without_1)] {
-                let away = set(&away);
-                let around = Around {
-                    able: truth.voters.difference(&away).copied().collect(),
-                    away,
-                };
-                let step = said(next_step(&truth, &target, &caught_up, &around));
-                assert!(step.contains(expected), "{voters:?} to {target:?}: {step}");
-            }
-        }
-    }
-
-    #[test]
-    fn nobody_who_is_away_is_made_a_voter() {
-        for (voters, target, caught_up, away, expected) in [
-            // those that are there catch up first
-            (
-                vec![1],
-                vec![4, 5],
-                vec![4],
-                vec![4],
-                "until node 5 has caught up",
-            ),
-            (vec![1], vec![4, 5], vec![5], vec![4], "wait for 4"),
-            (vec![1], vec![4, 5], vec![4, 5], vec![], "make [1, 4, 5]"),
-            // one that voted before may be away, a majority may not
-            (
-                vec![1, 2, 3],
-                vec![1, 2, 4],
-                vec![4],
-                vec![2],
-                "make [1, 2, 4]",
-            ),
-            (vec![1, 2, 3], vec![1, 2], vec![], vec![2], "wait for 2"),
-        ] {
-            let truth = truth(1, &voters, &target);
-            let around = Around {
-                able: BTreeSet::new(),
-                away: set(&away),
-            };
-            let mut caught_up = set(&caught_up);
-            caught_up.retain(|n| !away.contains(n));
-            let step = said(next_step(&truth, &target, &caught_up, &around));
-            assert!(step.contains(expected), "{voters:?} to {target:?}: {step}");
-        }
-    }
-
-    fn said(next: Next) -> String {
-        match next {
-            Next::Moved => "moved".to_owned(),
-            Next::Take(step) => describe(&step),
-            Next::Wait(waits) => format!("wait for {}: {}", waits.node.unwrap_or(0), waits.why),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod leaders;
 pub mod opener;
 pub mod service;
 pub mod shards;
+pub mod step;
 pub mod topology;
 pub mod verify;
 pub mod voters;
