@@ -21,7 +21,18 @@ const MAX_MEMBERS: usize = 1024;
 
 /// A question that cannot be understood, for the log of both nodes.
 pub(crate) fn refused(why: impl Into<String>) -> FrameBody {
-    FrameBody::Refused(proto::Refused { why: why.into() })
+    FrameBody::Refused(proto::Refused {
+        why: why.into(),
+        behind: false,
+    })
+}
+
+/// A question that can be answered once this node has more of the log.
+pub(crate) fn behind(why: impl Into<String>) -> FrameBody {
+    FrameBody::Refused(proto::Refused {
+        why: why.into(),
+        behind: true,
+    })
 }
 
 fn position(at: Option<LogId>) -> Option<proto::LogPosition> {

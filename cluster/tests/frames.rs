@@ -120,6 +120,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
             "refused",
             message(FrameBody::Refused(proto::Refused {
                 why: "no".to_owned(),
+                behind: false,
             })),
         ),
         (
@@ -171,6 +172,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
             "snapshot-refused",
             answer(SnapshotAnswer::Refused(proto::Refused {
                 why: "no".to_owned(),
+                behind: false,
             })),
         ),
     ]

@@ -168,16 +168,29 @@ fn the_leadership_is_given_to_a_voter_and_comes_back() {
             .keeper
             .whole
             .store(false, std::sync::atomic::Ordering::Relaxed);
-        let soon = Instant::now() + Duration::from_secs(3);
-        let late = group
-            .transfer_to(other, soon)
+        let refused = group
+            .transfer_to(other, soon())
             .await
             .expect_err("cannot lead");
         assert!(
-            late.to_string().contains("its history is not complete"),
-            "{late}"
+            refused.to_string().contains("its history is not complete"),
+            "{refused}"
         );
         world.say("still").await;
+        // For one that lacks much nothing is closed: what is proposed meanwhile is taken at once.
+        world.wires.part(owner, other, true);
+        for n in 0..70 {
+            world.say(&format!("without it {n}")).await;
+        }
+        let until = Instant::now() + Duration::from_secs(2);
+        let (late, beside) = tokio::join!(group.transfer_to(other, until), async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            world.node(owner).try_say("beside", until).await
+        });
+        let late = late.expect_err("it is not there");
+        assert!(late.to_string().contains("lacks more than"), "{late}");
+        beside.expect("the group is not closed meanwhile");
+        world.wires.part(owner, other, false);
         assert_eq!(world.owner().await, owner);
         world.agree().await;
     });

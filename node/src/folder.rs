@@ -1,4 +1,4 @@
-//! The data folder: `FORMAT cluster-id node-id lock log/ checkpoints/ history/`.
+//! The data folder: `FORMAT cluster-id node-id log-begun lock log/ checkpoints/ history/`.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// The format that this version writes and reads.
 const FORMAT: &str = "sojourn 1";
+
+/// There once the node's log holds something.
+const LOG_BEGUN: &str = "log-begun";
 
 /// An open data folder; nobody else can open it meanwhile.
 pub struct Folder {
@@ -113,6 +116,24 @@ fn fail(dir: &Path, why: String) -> FolderError {
 }
 
 impl Folder {
+    /// Whether this node has had a log. Without it, its votes and what it acknowledged are lost: under the same id it
+    /// could vote twice, and node 1 would begin its cluster once more.
+    pub fn had_log(&self) -> bool {
+        self.dir.join(LOG_BEGUN).exists()
+    }
+
+    /// Notes durably that this node has a log.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note_log(&self) -> Result<(), FolderError> {
+        if self.had_log() {
+            return Ok(());
+        }
+        let written = write_durably(&self.dir, LOG_BEGUN, FORMAT);
+        written.map_err(|e| fail(&self.dir, cannot_write(&e)))
+    }
+
     /// Opens a data folder, made if there is none.
     ///
     /// # Errors

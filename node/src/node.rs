@@ -12,7 +12,7 @@ use crate::place::opener::Opener;
 use crate::place::service::NodesService;
 use crate::place::shards::Shards;
 use crate::place::topology::Topology;
-use crate::place::{Place, auto, executor, hearing, leaders};
+use crate::place::{Place, auto, executor, hearing, leaders, voters};
 use crate::route::lines::{Keeper, Lines};
 use crate::route::ways::Ways;
 use crate::rpc::cluster::ClusterService;
@@ -156,10 +156,16 @@ impl Node {
         let me = Portrait::of(config, [&grpc, &http, &peer])?;
         let (folder, joined) = start::identity(config, found, &me, &seeds).await?;
         let history = Arc::new(Store::open(&folder.dir.join("history"))?);
-        if !history.shards()?.is_empty() && !has_files(&folder.dir.join("log")) {
+        let known = match history.shards()?.is_empty() {
+            false => Some("history knows what stood in it"),
+            true => folder
+                .had_log()
+                .then_some("the file log-begun says that there was one"),
+        };
+        if let Some(known) = known.filter(|_| !has_files(&folder.dir.join("log"))) {
             // opened all the same, it would begin anew, and give old numbers to new entries
             return Err(NodeError::Open(OpenError::Damaged {
-                what: "the log is missing, but history knows what stood in it".into(),
+                what: format!("the log is missing, but {known}"),
                 where_: folder.dir.join("log").display().to_string(),
                 consequence: "this node's replicas stay closed".into(),
                 todo: "put the folder back, or restore the data folder from a copy; with peers, join again with an empty \
@@ -217,6 +223,7 @@ impl Node {
             joined.as_ref(),
         )
         .await?;
+        folder.note_log()?;
         let shards = Arc::new(Shards::new(start::shards_of(&catalog, &folder, config)?));
         tasks.spawn(catalog.clone().follow());
         let topology = Arc::new(Topology::new(
@@ -250,6 +257,8 @@ impl Node {
             may_own: may_own.clone(),
             stop: stop.clone(),
             running: Mutex::default(),
+            transport: transport.clone(),
+            leaving: Mutex::default(),
         });
         opener.open_all().await?;
         let place = Arc::new(Place {
@@ -283,7 +292,7 @@ impl Node {
         tasks.spawn(place.clone().tell_own_changes());
         tasks.spawn(hearing::watch_clocks(topology.clone(), trusted));
         tasks.spawn(executor::run(place.clone()));
-        tasks.spawn(executor::keep_catalog(place.clone()));
+        tasks.spawn(voters::keep_catalog(place.clone()));
         tasks.spawn(leaders::run(place.clone()));
         tasks.spawn(auto::run(place.clone(), config.cluster.clone()));
         tasks.spawn(start::say_where(

@@ -178,14 +178,14 @@ pub async fn open_catalog(
 ) -> Result<Arc<Catalog>, NodeError> {
     let known = history.catalog()?.is_some();
     let machine = Arc::new(CatalogMachine::new(history));
-    // node 1 begins it; every other node is added to it
+    // node 1 begins it, once; every other node is added to it
     let begins = folder.node == 1 && joined.is_none();
-    let group = if begins {
+    let group = if begins && !folder.had_log() {
         let voters = vec![folder.node];
         host.open_group(GroupId::CATALOG, machine.clone(), voters)
             .await
     } else {
-        let rank = usize::try_from(folder.node - 1).unwrap_or(0) % 5;
+        let rank = usize::try_from(folder.node.saturating_sub(1)).unwrap_or(0) % 5;
         host.join_group(GroupId::CATALOG, machine.clone(), rank)
             .await
     };

@@ -24,6 +24,8 @@ pub struct Members {
     pub at: Option<Position>,
     /// A change of voters is under way.
     pub changing: bool,
+    /// Who votes when that change has ended; empty without one.
+    pub target: BTreeSet<NodeId>,
 }
 
 /// Why a change of members was not made, or may not have been.
@@ -81,6 +83,9 @@ impl Group {
         let metrics = self.inner.raft.metrics();
         let stored = metrics.borrow().membership_config.clone();
         let voters: BTreeSet<NodeId> = stored.voter_ids().collect();
+        let sets = stored.membership().get_joint_config();
+        let changing = sets.len() > 1;
+        let target = sets.last().filter(|_| changing).cloned();
         Members {
             learners: stored
                 .nodes()
@@ -89,7 +94,8 @@ impl Group {
                 .collect(),
             voters,
             at: stored.log_id().map(Position::from),
-            changing: stored.membership().get_joint_config().len() > 1,
+            target: target.unwrap_or_default(),
+            changing,
         }
     }
 

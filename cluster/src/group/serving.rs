@@ -113,7 +113,7 @@ impl Group {
             ));
         }
         if inner.log.last() != last {
-            return Err("its log is not as long as the leader's".to_owned());
+            return Ok(wire::behind("its log is not as long as the leader's"));
         }
         if inner.held_back.load(Ordering::Acquire) > 0 || !inner.is_whole() {
             return Err("its history is not complete".to_owned());

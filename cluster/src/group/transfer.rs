@@ -24,6 +24,10 @@ const ELECTED_WITHIN: Duration = Duration::from_millis(500);
 const SILENT_RANK: usize = 2;
 /// With more voters than this, this node's vote and the other's are no majority.
 const TWO_DECIDE: usize = 3;
+/// A voter that lacks no more entries than this has them in a moment.
+const NEAR: u64 = 64;
+/// Nothing is proposed for at most this long, and the silence that a transfer among more than three needs.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the leadership was not given to another node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,14 @@ pub enum TransferError {
     #[error("{why}; try again when it has ended")]
     Busy {
         /// What is under way.
+        why: String,
+    },
+    /// The other node does not want to lead, or cannot now.
+    #[error("node {node} refused: {why}")]
+    Refused {
+        /// The node.
+        node: NodeId,
+        /// What it said.
         why: String,
     },
     /// Somebody else was elected.
@@ -85,9 +97,44 @@ impl GroupInner {
     }
 }
 
+/// What a node said that was asked to lead.
+enum Asked {
+    /// It stands for election.
+    Stands,
+    /// Not yet, or it could not be asked: why.
+    Again(String),
+    /// It will not: why.
+    Never(String),
+}
+
 impl Group {
-    /// Gives the leadership to `node`, a voter. Meanwhile nothing is proposed here (`NotOwner`, naming it); what was
-    /// proposed before is applied first. Returns when this node follows it.
+    /// Whether a member lacks so little of the log that it has it in a moment; the owner knows.
+    pub fn is_near(&self, node: NodeId) -> bool {
+        let inner = &*self.inner;
+        let last = inner.log.last().map_or(0, |id| id.index);
+        let metrics = inner.raft.metrics();
+        let metrics = metrics.borrow();
+        let matched = metrics.replication.as_ref().and_then(|r| r.get(&node));
+        matched
+            .copied()
+            .flatten()
+            .is_some_and(|at| at.index + NEAR >= last)
+    }
+
+    /// Waits until a member is near ([`Group::is_near`]), as long as this node leads.
+    async fn near(&self, node: NodeId) {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            let leads = metrics.borrow_and_update().state == ServerState::Leader;
+            if !leads || self.is_near(node) || metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Gives the leadership to `node`, a voter, once it has nearly the whole log: until `deadline` that is waited for.
+    /// Then, for about a second at most, nothing is proposed here (`NotOwner`, naming it); what was proposed before is
+    /// applied first. Returns when this node follows it.
     ///
     /// # Errors
     /// As for [`TransferError`]; whoever leads then, no entry is lost.
@@ -118,8 +165,15 @@ impl Group {
             let why = "it has led for less than a lease".to_owned();
             return Err(TransferError::Late { why });
         }
-        // Before anything is refused: it can only be waited for.
+        // Before anything is refused: these can only be waited for.
         tokio::time::sleep_until(inner.votes_from()).await;
+        if tokio::time::timeout_at(deadline, self.near(node))
+            .await
+            .is_err()
+        {
+            let why = format!("node {node} lacks more than {NEAR} entries, or does not answer");
+            return Err(TransferError::Late { why });
+        }
         {
             let mut transferring = inner.transferring.lock();
             if let Some(other) = *transferring {
@@ -130,6 +184,11 @@ impl Group {
         }
         let silent = members.voters.len() > TWO_DECIDE;
         let _handing_over = HandingOver { inner, silent };
+        let silence = match silent {
+            true => windows::lease(SILENT_RANK),
+            false => Duration::ZERO,
+        };
+        let deadline = deadline.min(Instant::now() + CLOSED_WITHIN + silence);
         let mut why = "the node has not yet every entry".to_owned();
         let waiting = self.hand_over(node, silent, &mut why);
         match tokio::time::timeout_at(deadline, waiting).await {
@@ -182,10 +241,14 @@ impl Group {
                     }
                     tokio::time::sleep(windows::lease(SILENT_RANK)).await;
                 }
-                if let Err(refused) = self.ask_to_lead(node, &vote, last).await {
-                    *why = refused;
-                    tokio::time::sleep(ASK_AGAIN).await;
-                    continue;
+                match self.ask_to_lead(node, &vote, last).await {
+                    Asked::Stands => {}
+                    Asked::Again(refused) => {
+                        *why = refused;
+                        tokio::time::sleep(ASK_AGAIN).await;
+                        continue;
+                    }
+                    Asked::Never(why) => return Err(TransferError::Refused { node, why }),
                 }
                 "the election has not ended".clone_into(why);
                 let elected = metrics.wait_for(|now| now.current_leader == Some(node));
@@ -219,15 +282,16 @@ impl Group {
         node: NodeId,
         vote: &Vote,
         last: Option<crate::types::LogId>,
-    ) -> Result<(), String> {
+    ) -> Asked {
         let body = wire::elect(vote, last);
         let inner = &*self.inner;
         let asked = inner.transport.ask(node, inner.id, body, ELECTED_WITHIN);
         match asked.await {
-            Ok(FrameBody::ElectAnswer(_)) => Ok(()),
-            Ok(FrameBody::Refused(refused)) => Err(format!("node {node} refused: {}", refused.why)),
-            Ok(_) => Err(format!("node {node} did not answer what it was asked")),
-            Err(error) => Err(error.to_string()),
+            Ok(FrameBody::ElectAnswer(_)) => Asked::Stands,
+            Ok(FrameBody::Refused(refused)) if refused.behind => Asked::Again(refused.why),
+            Ok(FrameBody::Refused(refused)) => Asked::Never(refused.why),
+            Ok(_) => Asked::Never("it did not answer what it was asked".to_owned()),
+            Err(error) => Asked::Again(error.to_string()),
         }
     }
 }

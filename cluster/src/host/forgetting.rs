@@ -29,6 +29,26 @@ impl Host {
         opening.close().await
     }
 
+    /// Closes a group and durably marks it as one that is being forgotten: it cannot be opened until
+    /// [`Host::forget_group`] has ended. For who has something of its own to delete first. The caller answers for the
+    /// same as there.
+    ///
+    /// # Errors
+    /// As [`Host::close_group`]; a host that has stopped.
+    pub async fn mark_forgotten(&self, id: GroupId) -> Result<(), ForgetError> {
+        let opening = self.shared.take_up(id)?;
+        opening.close().await?;
+        opening.mark().await
+    }
+
+    /// Groups whose forgetting was begun and not ended.
+    pub fn half_forgotten(&self) -> Vec<GroupId> {
+        let log = &self.shared.seams.log;
+        let mut groups = log.groups();
+        groups.retain(|id| log.meta(*id, MetaKey::Forgetting).is_some());
+        groups
+    }
+
     /// Closes a group and durably deletes its log, its vote and its checkpoints; of the machine's own history nothing is
     /// touched. Of a group that is not there, nothing is left to delete. [`Host::join_group`] begins it anew afterwards.
     ///
@@ -88,9 +108,7 @@ impl Opening {
         Ok(())
     }
 
-    /// Deletes what is stored of a closed group. A mark first, so that what is half deleted is never taken for whole;
-    /// the log, which has the mark, last.
-    async fn forget(&self) -> Result<(), ForgetError> {
+    async fn mark(&self) -> Result<(), ForgetError> {
         let (shared, group) = (&*self.shared, self.id);
         shared.writer.drop_mark(group);
         let mark = Op::Put {
@@ -98,9 +116,16 @@ impl Opening {
             key: MetaKey::Forgetting,
             value: vec![crate::format::FORMAT],
         };
-        let failed = |failure: Failure| ForgetError::Failed(failure);
         let marked = shared.writer.write_and_wait([mark]).await;
-        marked.map_err(failed)?;
+        marked.map_err(ForgetError::Failed)
+    }
+
+    /// Deletes what is stored of a closed group. A mark first, so that what is half deleted is never taken for whole;
+    /// the log, which has the mark, last.
+    async fn forget(&self) -> Result<(), ForgetError> {
+        self.mark().await?;
+        let (shared, group) = (&*self.shared, self.id);
+        let failed = |failure: Failure| ForgetError::Failed(failure);
         let store = shared.seams.checkpoints.clone();
         let deleted = shared.seams.running.blocking(move || {
             let deleted = checkpoint::forget(&*store, group);

@@ -64,7 +64,7 @@ impl Serve for Shared {
 }
 
 async fn refuse(stream: &SnapshotIn, why: String) {
-    let refused = SnapshotAnswer::Refused(Refused { why });
+    let refused = SnapshotAnswer::Refused(Refused { why, behind: false });
     // Whoever asked may be gone.
     drop(stream.answers.send(refused).await);
 }

@@ -94,6 +94,7 @@ impl Way {
             Ok(answer) => answer,
             Err(_) => Some(Ok(SnapshotAnswer::Refused(proto::Refused {
                 why: format!("it has not answered within {} ms", self.within.as_millis()),
+                behind: false,
             }))),
         }
     }

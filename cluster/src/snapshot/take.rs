@@ -37,7 +37,7 @@ pub(crate) async fn take(
         }),
         Err(why) => {
             tracing::warn!(group = %group.id(), node = from, %why, "a snapshot was not taken");
-            SnapshotAnswer::Refused(proto::Refused { why })
+            SnapshotAnswer::Refused(proto::Refused { why, behind: false })
         }
     };
     // When the leader is gone, it will ask again.

@@ -191,6 +191,7 @@ async fn answer(node: Arc<dyn Serve>, from: NodeId, frame: Frame) -> Frame {
         Some(body) => node.answer(from, GroupId(frame.group), body).await,
         None => FrameBody::Refused(Refused {
             why: "the frame has no body that this version knows".to_owned(),
+            behind: false,
         }),
     };
     Frame {

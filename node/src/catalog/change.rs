@@ -32,6 +32,9 @@ pub enum ChangeError {
     /// It was not.
     #[error("{0}")]
     Refused(String),
+    /// It was not: others were being changed until the deadline.
+    #[error("others change the catalog now, one after the other; try again")]
+    Busy,
     /// It was not: this node cannot.
     #[error("the catalog cannot be changed from here: {0}")]
     NotOwner(String),
@@ -178,9 +181,7 @@ impl Catalog {
         judge: impl FnOnce(&CatalogState) -> Result<Option<stored::catalog_change::Change>, String>,
     ) -> Result<Option<u64>, ChangeError> {
         let turn = tokio::time::timeout_at(until, self.turn.clone().lock_owned()).await;
-        let turn = turn.map_err(|_| {
-            ChangeError::Refused("another change is under way; try again".to_owned())
-        })?;
+        let turn = turn.map_err(|_| ChangeError::Busy)?;
         // judged on everything that is committed
         self.group.read_index(until).await.map_err(not_owner)?;
         let Some(change) = judge(&self.machine.state()).map_err(ChangeError::Refused)? else {
@@ -192,11 +193,19 @@ impl Catalog {
             actor: actor.to_owned(),
         };
         let body = message.encode_to_vec().into();
-        // whoever asked may go: the turn is kept until the fate of the change is known, for the next is judged on it
-        let group = self.group.clone();
+        // whoever asked may go: the turn is kept until the fate of the change is known, for the next is judged on it; or
+        // until this node's time as owner is over: the next one's barrier stands behind whatever became of the change
+        let (group, mut role) = (self.group.clone(), self.group.role());
+        let owned = role.borrow_and_update().clone();
         let proposing = tokio::spawn(async move {
             let patience = Instant::now() + crate::limits::DEADLINE_MAX;
-            let proposed = group.propose(EntryKind::Decisions, body, patience).await;
+            let proposed = group.propose(EntryKind::Decisions, body, patience);
+            let proposed = tokio::select! {
+                proposed = proposed => proposed,
+                _ = role.wait_for(|role| *role != owned) => Err(ProposeError::Unknown {
+                    why: "this node does not own the catalog any more".to_owned(),
+                }),
+            };
             drop(turn);
             proposed
         });

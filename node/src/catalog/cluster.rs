@@ -201,7 +201,14 @@ impl ClusterState {
             note,
             layout,
             nodes,
+            from,
         } = progress;
+        if from != 0 && from != self.position {
+            return Err(format!(
+                "the cluster has changed since (position {}, found {from}); look again",
+                self.position
+            ));
+        }
         let open = self.changing().is_some();
         let change = match self.change.as_mut() {
             Some(change) if change.id == id && open => change,
@@ -255,4 +262,55 @@ impl ClusterState {
 /// What state a change is in.
 pub fn change_state(change: &stored::ClusterChange) -> v1::ChangeState {
     v1::ChangeState::try_from(change.state as i32).unwrap_or(v1::ChangeState::Unspecified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_that_was_made_from_something_older_does_not_count() {
+        let layout = |version, node| stored::Layout {
+            version,
+            shards: vec![stored::ShardVoters { voters: vec![node] }],
+        };
+        let state = |state: v1::ChangeState| stored::ChangeProgress {
+            id: "a".to_owned(),
+            progress: Some(Progress::State(state as u32)),
+            ..Default::default()
+        };
+        let mut cluster = ClusterState {
+            layout: Some(layout(1, 1)),
+            ..Default::default()
+        };
+        let change = stored::ClusterChange {
+            id: "a".to_owned(),
+            state: v1::ChangeState::Running as u32,
+            ..Default::default()
+        };
+        let begin = stored::BeginChange {
+            change: Some(change),
+            layout: Some(layout(2, 2)),
+            nodes: Vec::new(),
+        };
+        cluster.begin(5, 0, begin).expect("a change");
+        cluster
+            .progress(6, 0, state(v1::ChangeState::Paused))
+            .expect("paused");
+        let cancelled = |from| stored::ChangeProgress {
+            layout: Some(layout(3, 1)),
+            from,
+            ..state(v1::ChangeState::Cancelled)
+        };
+        // somebody resumed it after the groups were looked at
+        cluster
+            .progress(7, 0, state(v1::ChangeState::Running))
+            .expect("resumed");
+        let refused = cluster.progress(8, 0, cancelled(6));
+        assert!(refused.is_err_and(|why| why.contains("has changed since")));
+        assert_eq!(cluster.layout, Some(layout(2, 2)));
+        cluster.progress(9, 0, cancelled(7)).expect("cancelled");
+        assert_eq!(cluster.layout, Some(layout(3, 1)));
+        assert!(cluster.changing().is_none());
+    }
 }

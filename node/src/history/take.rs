@@ -420,19 +420,20 @@ impl Store {
     /// Removes the records and unmatched signals behind log index `has`.
     fn clear_behind(&self, shard: u16, has: u64) -> Result<(), Damaged> {
         let prefix = shard.to_be_bytes();
-        self.remove(&self.records, &prefix, |key| {
+        self.remove(&self.records, &prefix, None, |key| {
             key.get(10..18).is_some_and(|index| be64(index) > has)
         })?;
-        self.remove(&self.unmatched, &prefix, |key| {
+        self.remove(&self.unmatched, &prefix, None, |key| {
             key.get(2..10).is_some_and(|index| be64(index) > has)
         })
     }
 
-    /// Removes keys that begin so, if they are to go.
+    /// Removes keys that begin so, if they are to go; of a day's receipts, while the day is kept.
     fn remove(
         &self,
         from: &Keyspace,
         prefix: &[u8],
+        day: Option<u32>,
         goes: impl Fn(&[u8]) -> bool,
     ) -> Result<(), Damaged> {
         const DOING: &str = "removing history";
@@ -454,6 +455,13 @@ impl Store {
                 }
             }
             if !batch.is_empty() {
+                // no write may meet a day that is being dropped; signals ask for days, so it is not held for longer
+                let days = day.map(|day| (day, self.days.lock()));
+                if let Some((day, days)) = &days
+                    && !days.contains_key(day)
+                {
+                    return Ok(());
+                }
                 self.faults.writing(DOING, || batch.commit())?;
             }
             if ended {
@@ -492,15 +500,10 @@ impl Store {
     fn forget_rest(&self, shard: u16) -> Result<(), Damaged> {
         let prefix = shard.to_be_bytes();
         for keyspace in [&self.records, &self.ended, &self.away, &self.unmatched] {
-            self.remove(keyspace, &prefix, |_| true)?;
+            self.remove(keyspace, &prefix, None, |_| true)?;
         }
-        let days: Vec<u32> = self.days.lock().keys().copied().collect();
-        for day in days {
-            // held while its receipts go: no write may meet a day that is being dropped
-            let all = self.days.lock();
-            if let Some(keyspace) = all.get(&day) {
-                self.remove(keyspace, &prefix, |_| true)?;
-            }
+        for (day, keyspace) in self.days() {
+            self.remove(&keyspace, &prefix, Some(day), |_| true)?;
         }
         let mut batch = self.db.batch();
         batch.remove(&self.marks, marker(shard, FORGOTTEN));

@@ -11,6 +11,9 @@ use sojourn_proto::{stored, v1};
 use std::collections::{BTreeMap, BTreeSet};
 use v1::wish::Wish as Kind;
 
+/// With fewer replicas than this, a node cannot be away without its shards standing still.
+const FEW: usize = 3;
+
 /// A change that makes sense.
 pub struct Planned {
     /// The layout now.
@@ -44,6 +47,7 @@ impl Planned {
                 actor,
                 reason,
                 shards,
+                before: Some(layout_to_stored(&self.before)),
                 ..Default::default()
             }),
             layout: Some(layout_to_stored(&self.plan.target)),
@@ -93,7 +97,7 @@ fn wished(
     Ok(wished)
 }
 
-/// Plans what is wished. `away`: nodes that cannot be reached now, with why.
+/// Plans what is wished. `away`: nodes that cannot be reached now, with why. `catalog`: the voters of the catalog.
 ///
 /// # Errors
 /// A text: what is wrong with the wish and what to do instead.
@@ -101,6 +105,7 @@ pub fn plan(
     cluster: &ClusterState,
     wishes: &[v1::Wish],
     away: &BTreeMap<NodeId, String>,
+    catalog: &BTreeSet<NodeId>,
 ) -> Result<Planned, String> {
     let wished = wished(cluster, wishes)?;
     let before = cluster.layout()?;
@@ -135,6 +140,9 @@ pub fn plan(
     if let Some(why) = has_no_majority(&before, &plan.moves, away) {
         return Err(why);
     }
+    if let Some(why) = loses_too_much(&before, &plan.moves) {
+        return Err(why);
+    }
     if let Some((node, why)) = gets_some(&plan.moves, away) {
         return Err(format!(
             "node {node} would be given replicas and cannot be reached ({why}); start it, or remove it"
@@ -149,9 +157,9 @@ pub fn plan(
                 .is_some_and(|n| state_of(n) != *state)
         })
         .map(|(node, state)| {
-            let votes = votes.contains(&node);
+            let votes = votes.contains(&node) || catalog.contains(&node);
             let state = match state {
-                // it is left first, and is gone when the change has ended
+                // it is left first, by the catalog too, and is gone when the change has ended
                 v1::NodeState::Removed if votes => v1::NodeState::Draining,
                 state => state,
             };
@@ -166,6 +174,46 @@ pub fn plan(
         plan,
         nodes,
     })
+}
+
+/// A shard that would lose half of its voters or more at once, and be left with fewer by more than one: what is left
+/// has to stand for all of them from one step to the next, and nobody has looked at it in between.
+fn loses_too_much(before: &Layout, moves: &[Move]) -> Option<String> {
+    moves.iter().find_map(|m| {
+        let voters = before.voters(m.shard).len();
+        let fewer = voters.saturating_sub(m.voters.len());
+        (fewer > 1).then(|| {
+            format!(
+                "{} would have {} voters instead of {voters}: take nodes out one at a time, or add nodes first",
+                m.shard,
+                m.voters.len()
+            )
+        })
+    })
+}
+
+/// What somebody should know of a plan before it is applied.
+pub fn notes(planned: &Planned) -> Vec<String> {
+    let least = |layout: &Layout| {
+        let shards = 0..layout.shards();
+        shards
+            .map(|n| layout.voters(ShardId(n)).len())
+            .min()
+            .unwrap_or(0)
+    };
+    let (before, after) = (least(&planned.before), least(&planned.plan.target));
+    let fewer = after < before && after < FEW;
+    let mut notes = Vec::new();
+    if fewer {
+        notes.push(format!(
+            "shards will have {after} replicas instead of {before}: {}",
+            match after {
+                1 => "a node that is lost takes its data along",
+                _ => "while one of the two is away, its shards stand still",
+            }
+        ));
+    }
+    notes
 }
 
 /// A shard that would be changed and cannot agree on anything now.
@@ -184,6 +232,21 @@ fn has_no_majority(
                 m.shard
             )
         })
+    })
+}
+
+/// Why the catalog cannot be changed, if so many of its voters are away that the others are no majority.
+pub fn catalog_lost(voters: &BTreeSet<NodeId>, away: &BTreeMap<NodeId, String>) -> Option<String> {
+    let gone: Vec<NodeId> = voters
+        .iter()
+        .filter(|v| away.contains_key(v))
+        .copied()
+        .collect();
+    (!gone.is_empty() && gone.len() * 2 >= voters.len()).then(|| {
+        format!(
+            "nodes {gone:?} of the voters {voters:?} of the catalog cannot be reached: without a majority of them nothing \
+             can be changed; bring one of them back first"
+        )
     })
 }
 
@@ -323,8 +386,16 @@ mod tests {
                 &away(&[2, 3]),
                 "without a majority",
             ),
+            (
+                &three,
+                vec![wish(Kind::Remove(1)), wish(Kind::Remove(2))],
+                &none,
+                "one at a time, or add nodes first",
+            ),
         ] {
-            let found = plan(cluster, &wishes, away).err().unwrap_or_default();
+            let found = plan(cluster, &wishes, away, &BTreeSet::from([1]))
+                .err()
+                .unwrap_or_default();
             assert!(found.contains(says), "{wishes:?}: {found:?}");
         }
     }
@@ -334,12 +405,39 @@ mod tests {
         use v1::NodeState::Active;
         let four = cluster(&[Active; 4], &[&[1, 2, 3], &[2, 3, 4]]);
         let none = BTreeMap::new();
-        let planned = plan(&four, &[wish(Kind::Remove(4))], &none).expect("a plan");
+        let voters = BTreeSet::from([1, 2, 3]);
+        let planned = plan(&four, &[wish(Kind::Remove(4))], &none, &voters).expect("a plan");
         assert_eq!(planned.nodes[0].state, v1::NodeState::Draining as u32);
         assert!(!planned.plan.target.nodes().contains(&4));
         let idle = cluster(&[Active; 4], &[&[1, 2, 3], &[2, 3, 1]]);
         let away = BTreeMap::from([(4, "no answer".to_owned())]);
-        let planned = plan(&idle, &[wish(Kind::Remove(4))], &away).expect("a plan");
+        let planned = plan(&idle, &[wish(Kind::Remove(4))], &away, &voters).expect("a plan");
         assert_eq!(planned.nodes[0].state, v1::NodeState::Removed as u32);
+        // one without shards may vote in the catalog, which needs it until it does not any more
+        let two = cluster(&[Active; 2], &[&[1], &[1]]);
+        let both = BTreeSet::from([1, 2]);
+        let planned = plan(&two, &[wish(Kind::Remove(2))], &none, &both).expect("a plan");
+        assert_eq!(planned.nodes[0].state, v1::NodeState::Draining as u32);
+    }
+
+    #[test]
+    fn fewer_replicas_than_three_are_said() {
+        use v1::NodeState::Active;
+        let (none, voters) = (BTreeMap::new(), BTreeSet::from([1, 2, 3]));
+        for (nodes, remove, expected) in [
+            (4, 4, None),
+            (3, 3, Some("2 replicas instead of 3")),
+            (2, 2, Some("1 replicas instead of 2")),
+        ] {
+            let all: Vec<NodeId> = (1..=nodes.min(3)).collect();
+            let states = vec![Active; usize::try_from(nodes).expect("few")];
+            let cluster = cluster(&states, &[&all, &all]);
+            let planned = plan(&cluster, &[wish(Kind::Remove(remove))], &none, &voters);
+            let notes = notes(&planned.expect("a plan"));
+            match expected {
+                None => assert!(notes.is_empty(), "{notes:?}"),
+                Some(says) => assert!(notes[0].contains(says), "{notes:?}"),
+            }
+        }
     }
 }

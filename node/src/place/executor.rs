@@ -4,18 +4,19 @@
 //!
 //! It does not know why the layout is as it is.
 
-use super::{Place, changes, service};
+use super::step::{Around, Next, Truth, Waits, describe, next_step};
+use super::{Place, service};
 use crate::catalog::ClusterState;
-use crate::catalog::cluster::{change_state, layout_to_stored, state_of};
+use crate::catalog::cluster::change_state;
 use crate::clock;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use sojourn_cluster::layout::Layout;
+use parking_lot::Mutex;
 use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::cluster as wire;
 use sojourn_proto::cluster::nodes_client::NodesClient;
 use sojourn_proto::{stored, v1};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use stored::catalog_change::Change;
@@ -30,16 +31,25 @@ const STEP_WITHIN: Duration = Duration::from_secs(20);
 /// How much longer the answer of another node may take.
 const LATE: Duration = Duration::from_secs(1);
 /// A shard that could not be moved on is looked at again after this long.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
+/// The same, while the reason stays the same.
+const AGAIN_SAME: Duration = Duration::from_secs(1);
+/// A learner that catches up may keep its shard's turn for this long.
+const TURN_MAX: Duration = Duration::from_secs(120);
+/// A node that has been away for this long is named in the note of the change that waits for it.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 /// How long recording a step may take.
 const RECORD_WITHIN: Duration = Duration::from_secs(10);
 
-/// How a group is, at its owner.
-struct Truth {
-    owner: NodeId,
-    voters: BTreeSet<NodeId>,
-    learners: BTreeSet<NodeId>,
-    changing: bool,
+/// For what a step is taken.
+#[derive(Clone, Copy)]
+pub enum For<'a> {
+    /// Somebody asked for it.
+    Hand,
+    /// The change that runs.
+    Change(&'a str),
+    /// Clearing away what is left of a change that is paused.
+    Cancelling(&'a str),
 }
 
 /// Carries out changes while this node owns the catalog, until it stops.
@@ -73,128 +83,198 @@ pub async fn run(place: Arc<Place>) {
     }
 }
 
-/// Moves every shard of the change that has not moved yet, then ends the change.
+/// One shard on its way.
+struct Moving {
+    shard: u16,
+    target: Vec<NodeId>,
+    recorded: String,
+    told: String,
+    caught_up: BTreeSet<NodeId>,
+    /// Not looked at again before.
+    after: Instant,
+}
+
+/// The change that is carried out.
+struct Carrying<'a> {
+    place: &'a Arc<Place>,
+    id: &'a str,
+    /// What stands in its note: every record of a step says it again.
+    note: Mutex<String>,
+}
+
+/// Moves every shard of the change that has not moved yet, then ends the change. One that has to wait lets others go
+/// first.
 async fn carry_out(place: &Arc<Place>, cluster: &ClusterState) {
     let (Some(change), Ok(layout)) = (&cluster.change, cluster.layout()) else {
         return;
     };
+    let carrying = Carrying {
+        place,
+        id: &change.id,
+        note: Mutex::new(change.note.clone()),
+    };
     let left = change.shards.iter().filter(|s| !change.moved.contains(s));
-    let mut left: VecDeque<u16> = left.filter_map(|s| u16::try_from(*s).ok()).collect();
+    let mut left: VecDeque<Moving> = left
+        .filter_map(|s| u16::try_from(*s).ok())
+        .map(|shard| Moving {
+            shard,
+            target: layout.voters(ShardId(shard)).to_vec(),
+            recorded: String::new(),
+            told: String::new(),
+            caught_up: BTreeSet::new(),
+            after: Instant::now(),
+        })
+        .collect();
+    let mut waiting: BTreeMap<u16, NodeId> = BTreeMap::new();
     let mut moving = FuturesUnordered::new();
     loop {
         while moving.len() < AT_ONCE
-            && let Some(shard) = left.pop_front()
+            && left.front().is_some_and(|m| m.after <= Instant::now())
+            && let Some(next) = left.pop_front()
         {
-            moving.push(move_shard(place, &change.id, &layout, shard));
+            moving.push(carrying.move_on(next));
         }
-        if moving.next().await.is_none() {
+        if moving.is_empty() && left.is_empty() {
             break;
         }
+        let next = left.front().filter(|_| moving.len() < AT_ONCE);
+        let after = next.map(|m| m.after);
+        tokio::select! {
+            Some((mut moved, waits)) = moving.next() => {
+                let Some(Waits { why, node }) = waits else {
+                    waiting.remove(&moved.shard);
+                    continue;
+                };
+                match node {
+                    Some(node) => waiting.insert(moved.shard, node),
+                    None => waiting.remove(&moved.shard),
+                };
+                let mut again = AGAIN;
+                if why == moved.told {
+                    again = AGAIN_SAME;
+                } else {
+                    tracing::info!(shard = moved.shard, why, "a move has to wait");
+                    moved.told = why;
+                }
+                moved.after = Instant::now() + again;
+                left.push_back(moved);
+            }
+            () = tokio::time::sleep_until(after.unwrap_or_else(Instant::now)), if after.is_some() => {}
+        }
+        carrying.note(&waiting).await;
     }
     end(place, &change.id).await;
 }
 
-/// Moves one shard; returns when it has moved.
-async fn move_shard(place: &Arc<Place>, change: &str, layout: &Layout, shard: u16) {
-    let target: Vec<NodeId> = layout.voters(ShardId(shard)).to_vec();
-    let mut recorded = String::new();
-    let mut told = String::new();
-    let mut caught_up = BTreeSet::new();
-    loop {
-        let outcome = match truth(place, shard).await {
-            Ok(truth) => match next_step(&truth, &target, &caught_up, &away(place)) {
-                None => match record(place, change, Progress::Moved(shard.into()), String::new())
-                    .await
-                {
-                    Ok(()) => return,
-                    Err(why) => Err(why),
-                },
-                Some(step) => {
-                    let name = describe(&step);
-                    let begun = if recorded == name {
-                        Ok(())
-                    } else {
-                        let step = stored::ChangeStep {
-                            shard: shard.into(),
-                            step: name.clone(),
-                            since: clock::wall().0,
-                        };
-                        record(place, change, Progress::Begun(step), String::new()).await
-                    };
-                    match begun {
-                        Ok(()) => {
-                            recorded = name;
-                            let waits_for = match step {
-                                Step::AwaitCaughtUp(node) => Some(node),
-                                _ => None,
-                            };
-                            let mut taken = take(place, truth.owner, shard, step).await;
-                            if let (Ok(()), Some(node)) = (&taken, waits_for) {
-                                taken = has_history(place, node, shard).await;
-                                caught_up.extend(taken.is_ok().then_some(node));
-                            }
-                            taken
-                        }
-                        Err(why) => Err(why),
+/// What is said of nodes that a change waits for: those that have been away for some time.
+fn waits_for(place: &Place, waiting: &BTreeMap<u16, NodeId>) -> String {
+    let heard = place.topology.heard();
+    let nodes: BTreeSet<NodeId> = waiting.values().copied().collect();
+    let lost = nodes.into_iter().filter(|node| {
+        heard
+            .get(node)
+            .is_some_and(|h| h.why.is_some() && h.since.elapsed() > AWAY_FOR)
+    });
+    let said: Vec<String> = lost
+        .map(|node| {
+            let shards = waiting.values().filter(|n| **n == node).count();
+            format!(
+                "{shards} shards wait for node {node}, which cannot be reached; start it, or cancel the change and remove \
+                 the node"
+            )
+        })
+        .collect();
+    said.join("; ")
+}
+
+impl Carrying<'_> {
+    /// Says in the change's note for whom it waits.
+    async fn note(&self, waiting: &BTreeMap<u16, NodeId>) {
+        let said = waits_for(self.place, waiting);
+        if *self.note.lock() == said {
+            return;
+        }
+        let before = std::mem::replace(&mut *self.note.lock(), said);
+        if self.record(None).await.is_err() {
+            // said again with the next look
+            *self.note.lock() = before;
+        }
+    }
+
+    async fn record(&self, progress: Option<Progress>) -> Result<(), String> {
+        let (id, note) = (self.id.to_owned(), self.note.lock().clone());
+        let catalog = &self.place.catalog;
+        let recorded = catalog.change_cluster("", RECORD_WITHIN, |_| {
+            Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
+                id,
+                progress,
+                note,
+                ..Default::default()
+            })))
+        });
+        recorded.await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Moves one shard on until it has moved or has to wait.
+    async fn move_on(&self, mut moving: Moving) -> (Moving, Option<Waits>) {
+        // a learner that lives and is given a snapshot keeps its turn: more at once would only share the wire
+        let turn = Instant::now() + TURN_MAX;
+        loop {
+            let awaited = match self.step(&mut moving).await {
+                Ok(true) => return (moving, None),
+                Ok(false) => continue,
+                Err((waits, awaited)) => match awaited {
+                    Some(node) if Instant::now() < turn && !away(self.place).contains(&node) => {
+                        node
                     }
-                }
-            },
-            Err(why) => Err(why),
-        };
-        if let Err(why) = outcome {
-            if why != told {
-                tracing::info!(shard, why, "a move has to wait");
-                told = why;
-            }
+                    _ => return (moving, Some(waits)),
+                },
+            };
+            tracing::debug!(shard = moving.shard, node = awaited, "it still catches up");
             tokio::time::sleep(AGAIN).await;
         }
     }
-}
 
-/// The next step that brings a group nearer to its voters; `None` when it has them. `caught_up`: who has everything.
-/// `away`: who cannot be reached now.
-fn next_step(
-    truth: &Truth,
-    target: &[NodeId],
-    caught_up: &BTreeSet<NodeId>,
-    away: &BTreeSet<NodeId>,
-) -> Option<Step> {
-    let wanted: BTreeSet<NodeId> = target.iter().copied().collect();
-    let strangers = wanted
-        .iter()
-        .find(|n| !truth.voters.contains(n) && !truth.learners.contains(n));
-    if let Some(node) = strangers {
-        return Some(Step::AddLearner(*node));
-    }
-    if truth.voters == wanted && !truth.changing {
-        let left = truth.learners.iter().find(|n| !wanted.contains(n));
-        return left.map(|node| Step::RemoveLearner(*node));
-    }
-    // each has everything before it votes
-    let behind = wanted
-        .iter()
-        .find(|n| truth.learners.contains(n) && !caught_up.contains(n));
-    if let Some(node) = behind {
-        return Some(Step::AwaitCaughtUp(*node));
-    }
-    // an owner that leaves would leave its group without one: it hands over first
-    if !wanted.contains(&truth.owner) {
-        let mut heirs = target.iter().filter(|n| truth.voters.contains(n));
-        // one that is away would be waited for in vain, unless there will be no other
-        let heir = match heirs.clone().find(|n| !away.contains(n)) {
-            None if wanted.is_subset(&truth.voters) => heirs.next(),
-            heir => heir,
+    /// Takes one step; answers whether the shard has moved. With an error, the learner that was waited for.
+    async fn step(&self, moving: &mut Moving) -> Result<bool, (Waits, Option<NodeId>)> {
+        let (place, shard) = (self.place, moving.shard);
+        let now = |why: String| (Waits::from(why), None);
+        let truth = truth(place, shard).await.map_err(now)?;
+        let around = Around::of(place, shard, &truth);
+        // whoever was away has everything no more
+        moving.caught_up.retain(|node| !around.away.contains(node));
+        let step = match next_step(&truth, &moving.target, &moving.caught_up, &around) {
+            Next::Wait(waits) => return Err((waits, None)),
+            Next::Moved => {
+                let moved = self.record(Some(Progress::Moved(shard.into()))).await;
+                return moved.map(|()| true).map_err(now);
+            }
+            Next::Take(step) => step,
         };
-        return Some(match heir {
-            Some(heir) if !truth.changing => Step::Transfer(*heir),
-            _ => Step::ChangeVoters(wire::StepVoters {
-                voters: wanted.iter().copied().chain([truth.owner]).collect(),
-            }),
-        });
+        let name = describe(&step);
+        if moving.recorded != name {
+            let begun = stored::ChangeStep {
+                shard: shard.into(),
+                step: name.clone(),
+                since: clock::wall().0,
+            };
+            let begun = self.record(Some(Progress::Begun(begun))).await;
+            begun.map_err(now)?;
+            moving.recorded = name;
+        }
+        let awaited = match step {
+            Step::AwaitCaughtUp(node) => Some(node),
+            _ => None,
+        };
+        let mut taken = take(place, truth.owner, shard, step, For::Change(self.id)).await;
+        if let (Ok(()), Some(node)) = (&taken, awaited) {
+            taken = has_history(place, node, shard).await;
+            moving.caught_up.extend(taken.is_ok().then_some(node));
+        }
+        taken
+            .map(|()| false)
+            .map_err(|why| (Waits::from(why), awaited))
     }
-    Some(Step::ChangeVoters(wire::StepVoters {
-        voters: wanted.into_iter().collect(),
-    }))
 }
 
 /// Who cannot be reached now.
@@ -234,7 +314,10 @@ pub async fn groups_of(place: &Place, node: NodeId) -> Result<Vec<wire::GroupSta
 }
 
 /// How a group is, asked of its owner.
-async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
+///
+/// # Errors
+/// Nobody is known to own it, or its owner does not answer.
+pub async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
     let owner = match place.topology.owner(shard) {
         super::topology::Owner::Here(_) => place.me,
         super::topology::Owner::There(owner) => owner,
@@ -250,23 +333,39 @@ async fn truth(place: &Place, shard: u16) -> Result<Truth, String> {
         voters: group.voters.into_iter().collect(),
         learners: group.learners.into_iter().collect(),
         changing: group.changing,
+        target: group.target.into_iter().collect(),
+        catalog: group.catalog,
     })
 }
 
 /// Has the owner of a shard take a step.
-pub async fn take(place: &Place, owner: NodeId, shard: u16, step: Step) -> Result<(), String> {
+///
+/// # Errors
+/// It was not, or may not have been, taken: why.
+pub async fn take(
+    place: &Place,
+    owner: NodeId,
+    shard: u16,
+    step: Step,
+    why: For<'_>,
+) -> Result<(), String> {
     let name = describe(&step);
+    let (change, cancelling) = match why {
+        For::Hand => ("", false),
+        For::Change(id) => (id, false),
+        For::Cancelling(id) => (id, true),
+    };
+    let request = wire::StepRequest {
+        shard: shard.into(),
+        step: Some(step),
+        within_ms: STEP_WITHIN.as_millis() as u32,
+        change: change.to_owned(),
+        cancelling,
+    };
     let answer = if owner == place.me {
-        let local = place.shards.local(shard);
-        let local = local.ok_or_else(|| format!("{name}: the replica is gone"))?;
-        service::take_step(&local.group, step, Instant::now() + STEP_WITHIN).await
+        service::take_step(place, request).await
     } else {
         let channel = place.transport.channel(owner).map_err(|e| e.to_string())?;
-        let request = wire::StepRequest {
-            shard: shard.into(),
-            step: Some(step),
-            within_ms: STEP_WITHIN.as_millis() as u32,
-        };
         let mut client = NodesClient::new(channel);
         let asked = tokio::time::timeout(STEP_WITHIN + LATE, client.step(request)).await;
         asked
@@ -284,54 +383,54 @@ pub async fn take(place: &Place, owner: NodeId, shard: u16, step: Step) -> Resul
     }
 }
 
-fn describe(step: &Step) -> String {
-    match step {
-        Step::AddLearner(node) => format!("add node {node} as a learner"),
-        Step::AwaitCaughtUp(node) => format!("wait until node {node} has caught up"),
-        Step::ChangeVoters(set) => format!("make {:?} the voters", set.voters),
-        Step::RemoveLearner(node) => format!("take node {node} out"),
-        Step::Transfer(node) => format!("give the ownership to node {node}"),
-    }
+/// The nodes that are to be gone when a change has ended.
+fn removed(change: &stored::ClusterChange) -> Vec<NodeId> {
+    let wishes = change.wishes.iter();
+    wishes
+        .filter_map(|w| match w.wish {
+            Some(v1::wish::Wish::Remove(node)) => Some(node),
+            _ => None,
+        })
+        .collect()
 }
 
-async fn record(
-    place: &Place,
-    change: &str,
-    progress: Progress,
-    note: String,
-) -> Result<(), String> {
-    let change = change.to_owned();
-    let recorded = place.catalog.change_cluster("", RECORD_WITHIN, |_| {
-        Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
-            id: change,
-            progress: Some(progress),
-            note,
-            layout: None,
-            nodes: Vec::new(),
-        })))
-    });
-    recorded.await.map(drop).map_err(|e| e.to_string())
-}
-
-/// Ends a change whose shards have all moved: nodes that were to be removed are gone now.
+/// Ends a change whose shards have all moved: nodes that were to be removed are gone now. Not before the catalog can do
+/// without them: nobody has the address of one that was removed, and its vote may be needed to let go of it.
 async fn end(place: &Place, id: &str) {
+    let members = place.catalog.group().members();
+    let leaving = place
+        .topology
+        .cluster()
+        .changing()
+        .map_or_else(Vec::new, removed);
+    let votes: Vec<NodeId> = leaving
+        .into_iter()
+        .filter(|node| members.voters.contains(node))
+        .collect();
+    if members.changing || !votes.is_empty() {
+        tracing::debug!(
+            change = id,
+            ?votes,
+            "the catalog lets go of nodes before the change ends"
+        );
+        tokio::time::sleep(AGAIN).await;
+        return;
+    }
     let ended = place.catalog.change_cluster("", RECORD_WITHIN, |cluster| {
         let Some(change) = cluster.changing().filter(|c| c.id == id) else {
             return Ok(None);
         };
-        let removed = change.wishes.iter().filter_map(|w| match w.wish {
-            Some(v1::wish::Wish::Remove(node)) => Some(stored::NodeStateChange {
-                node,
-                state: v1::NodeState::Removed as u32,
-            }),
-            _ => None,
+        let removed = removed(change).into_iter();
+        let removed = removed.map(|node| stored::NodeStateChange {
+            node,
+            state: v1::NodeState::Removed as u32,
         });
         Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
             id: id.to_owned(),
             progress: Some(Progress::State(v1::ChangeState::Done as u32)),
             note: String::new(),
-            layout: None,
             nodes: removed.collect(),
+            ..Default::default()
         })))
     });
     match ended.await {
@@ -339,179 +438,6 @@ async fn end(place: &Place, id: &str) {
         Err(error) => {
             tracing::warn!(change = id, %error, "the end of a change was not recorded; trying again");
             tokio::time::sleep(AGAIN).await;
-        }
-    }
-}
-
-/// The layout that the groups really have: what stays when a change is cancelled.
-///
-/// # Errors
-/// A shard's members are not known now, or are just being changed.
-pub async fn as_it_is(place: &Place, cluster: &ClusterState) -> Result<stored::Layout, String> {
-    let (before, change) = (cluster.layout()?, cluster.changing());
-    let moving: BTreeSet<u32> = change
-        .map(|c| {
-            c.shards
-                .iter()
-                .filter(|s| !c.moved.contains(s))
-                .copied()
-                .collect()
-        })
-        .unwrap_or_default();
-    let mut shards = Vec::new();
-    for number in 0..before.shards() {
-        let wanted = before.voters(ShardId(number)).to_vec();
-        if !moving.contains(&u32::from(number)) {
-            shards.push(wanted);
-            continue;
-        }
-        let truth = truth(place, number)
-            .await
-            .map_err(|why| format!("shard {number}: {why}"))?;
-        if truth.changing {
-            return Err(format!(
-                "shard {number}: its voters are just being changed; ask again"
-            ));
-        }
-        let mut voters: Vec<NodeId> = wanted
-            .iter()
-            .filter(|n| truth.voters.contains(n))
-            .copied()
-            .collect();
-        voters.extend(truth.voters.iter().filter(|n| !wanted.contains(n)));
-        shards.push(voters);
-    }
-    let layout = before
-        .follow(before.version() + 1, shards)
-        .map_err(|e| e.to_string())?;
-    Ok(layout_to_stored(&layout))
-}
-
-/// Keeps the catalog's own members right while this node owns it: every node is one, and up to five vote.
-pub async fn keep_catalog(place: Arc<Place>) {
-    let mut version = place.topology.version();
-    loop {
-        version.borrow_and_update();
-        if place.owns_catalog()
-            && let Err(why) = adjust_catalog(&place).await
-        {
-            tracing::info!(why, "the catalog's members are not yet as they should be");
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN * 5) => continue,
-                () = place.stopping.cancelled() => return,
-            }
-        }
-        tokio::select! {
-            changed = version.changed() => if changed.is_err() { return },
-            () = place.stopping.cancelled() => return,
-        }
-    }
-}
-
-async fn adjust_catalog(place: &Arc<Place>) -> Result<(), String> {
-    let group = place.catalog.group();
-    // members first: who becomes one is known to the catalog before
-    let members = group.members();
-    let cluster = place.topology.cluster();
-    let until = Instant::now() + STEP_WITHIN;
-    let text = |e: sojourn_cluster::MemberError| e.to_string();
-    if members.changing {
-        group
-            .change_voters(members.voters, until)
-            .await
-            .map_err(text)?;
-        return Err("its voters were being changed".into());
-    }
-    let present: BTreeSet<NodeId> = cluster.present().map(|n| n.id).collect();
-    if let Some(node) = members.learners.iter().find(|n| !present.contains(n)) {
-        group.remove_learner(*node, until).await.map_err(text)?;
-        return Err("a learner was taken out".into());
-    }
-    let strangers = present
-        .iter()
-        .find(|n| !members.voters.contains(n) && !members.learners.contains(n));
-    if let Some(node) = strangers {
-        group.add_learner(*node, until).await.map_err(text)?;
-        return Err("a learner was added".into());
-    }
-    let heard = place.topology.heard();
-    let reached = |id: &NodeId| *id == place.me || heard.get(id).is_some_and(|h| h.why.is_none());
-    let active: Vec<NodeId> = cluster
-        .present()
-        .filter(|n| state_of(n) == v1::NodeState::Active)
-        .map(|n| n.id)
-        .collect();
-    let count = changes::catalog_voters(active.len()).max(1);
-    // those that vote already stay, if they may; then those that can be reached
-    let mut ranked: Vec<NodeId> = active.clone();
-    ranked.sort_by_key(|id| (!members.voters.contains(id), !reached(id), *id));
-    let wanted: BTreeSet<NodeId> = ranked.into_iter().take(count).collect();
-    if wanted.is_empty() || wanted == members.voters {
-        return Ok(());
-    }
-    if let Some(node) = wanted
-        .iter()
-        .find(|id| !reached(id) && !members.voters.contains(id))
-    {
-        return Err(format!("node {node} should vote and cannot be reached"));
-    }
-    for node in wanted.iter().filter(|id| !members.voters.contains(id)) {
-        group.caught_up(*node, until).await.map_err(text)?;
-    }
-    if !wanted.contains(&place.me) {
-        let heir = wanted.iter().find(|id| members.voters.contains(id));
-        if let Some(heir) = heir {
-            group
-                .transfer_to(*heir, until)
-                .await
-                .map_err(|e| e.to_string())?;
-            return Ok(());
-        }
-        let both = wanted.iter().copied().chain([place.me]).collect();
-        group.change_voters(both, until).await.map_err(text)?;
-        return Err("the next owner votes now".into());
-    }
-    tracing::info!(voters = ?wanted, "the catalog's voters change");
-    group.change_voters(wanted, until).await.map_err(text)?;
-    // whoever does not vote any more listens on
-    Err("its voters have changed".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_owner_that_leaves_hands_over_to_one_that_is_there() {
-        let truth = |voters: &[NodeId]| Truth {
-            owner: 3,
-            voters: voters.iter().copied().collect(),
-            learners: BTreeSet::new(),
-            changing: false,
-        };
-        let (caught_up, away) = (BTreeSet::from([4]), BTreeSet::from([1]));
-        for (voters, target, nobody_away, one_away) in [
-            // the preferred one is away: the next takes over
-            (vec![1, 2, 3, 4], vec![1, 2, 4], Some(1), Some(2)),
-            // the only one that votes already is away: others are made voters first
-            (vec![1, 3], vec![1, 4], Some(1), None),
-            // there will be no other
-            (vec![1, 3], vec![1], Some(1), Some(1)),
-        ] {
-            let mut truth = truth(&voters);
-            truth.learners = target
-                .iter()
-                .filter(|n| !voters.contains(n))
-                .copied()
-                .collect();
-            for (away, expected) in [(&BTreeSet::new(), nobody_away), (&away, one_away)] {
-                let step = next_step(&truth, &target, &caught_up, away);
-                let heir = match step {
-                    Some(Step::Transfer(heir)) => Some(heir),
-                    _ => None,
-                };
-                assert_eq!(heir, expected, "{voters:?} to {target:?}: {step:?}");
-            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! one that is there and has everything. On stopping, all of them, to whoever can take them.
 
 use super::{Place, service};
-use sojourn_cluster::{Group, NodeId, Role, ShardId};
+use sojourn_cluster::{Group, GroupId, NodeId, Role, ShardId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,6 @@ fn misplaced(place: &Place, left_alone: &HashMap<u16, Instant>) -> Option<(u16, 
                 .collect()
         })
         .unwrap_or_default();
-    let heard = place.topology.heard();
     place.shards.all().into_iter().find_map(|shard| {
         let heir = layout
             .owner(ShardId(shard.number))
@@ -74,19 +73,42 @@ fn misplaced(place: &Place, left_alone: &HashMap<u16, Instant>) -> Option<(u16, 
         {
             return None;
         }
-        let status = heard
-            .get(&heir)
-            .filter(|h| h.why.is_none())?
-            .status
-            .as_ref()?;
-        let id = service::group_of(shard.number).0;
-        let whole = status
-            .groups
-            .iter()
-            .any(|g| g.group == id && g.history_whole && g.role == "follower");
-        let votes = shard.group.members().voters.contains(&heir);
-        (whole && votes && !status.stopping).then(|| (shard.number, shard.group.clone(), heir))
+        let catalog = *shard.machine.catalog.borrow();
+        let takes = shard.group.members().voters.contains(&heir)
+            && shard.group.is_near(heir)
+            && can_own(place, heir, shard.number, catalog);
+        takes.then(|| (shard.number, shard.group.clone(), heir))
     })
+}
+
+/// Whether a node could own a shard now, as far as is known: it is there and stays, its replica follows and has the whole
+/// history, and it knows the catalog up to the position that the shard decides with.
+pub fn can_own(place: &Place, node: NodeId, shard: u16, catalog: u64) -> bool {
+    let mine;
+    let heard;
+    let groups = if node == place.me {
+        if place.stopping.is_cancelled() || !*place.may_own.borrow() {
+            return false;
+        }
+        mine = service::statuses(place);
+        &mine
+    } else {
+        heard = place.topology.heard().remove(&node);
+        let status = heard.as_ref().filter(|h| h.why.is_none());
+        let status = status.and_then(|h| h.status.as_ref());
+        let Some(status) = status.filter(|s| !s.stopping) else {
+            return false;
+        };
+        &status.groups
+    };
+    let id = service::group_of(shard).0;
+    let there = |role: &str| role == "follower" || role == "owner";
+    groups
+        .iter()
+        .any(|g| g.group == GroupId::CATALOG.0 && g.catalog >= catalog)
+        && groups
+            .iter()
+            .any(|g| g.group == id && g.history_whole && there(&g.role))
 }
 
 /// Hands over everything that this node owns and others can take, the catalog last. Answers how many groups it owns then

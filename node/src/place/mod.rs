@@ -1,10 +1,11 @@
 //! Which node holds and owns what: joining ([`join`]), the replicas of this node ([`opener`], [`shards`]), what is known of
 //! the others ([`hearing`], [`topology`]), what they ask ([`service`]); how the layout is changed ([`changes`], [`auto`]) and
-//! made true ([`executor`], [`leaders`]).
+//! made true ([`executor`], [`leaders`], [`voters`]) or given up ([`cancel`]).
 //!
 //! It does not know what a shard decides, nor how a request gets to its owner.
 
 pub mod auto;
+pub mod cancel;
 pub mod changes;
 pub mod executor;
 pub mod hearing;
@@ -13,8 +14,10 @@ pub mod leaders;
 pub mod opener;
 pub mod service;
 pub mod shards;
+pub mod step;
 pub mod topology;
 pub mod verify;
+pub mod voters;
 
 use crate::catalog::Catalog;
 use shards::Shards;

@@ -4,7 +4,7 @@
 //! there to be spoken to.
 
 use super::shards::Shards;
-use super::topology::Topology;
+use super::topology::{Owner, Topology};
 use crate::actors::Gauge;
 use crate::actors::live::Live;
 use crate::catalog::{Catalog, ClusterState};
@@ -16,14 +16,19 @@ use crate::shard::owner::{Parts, Shard};
 use parking_lot::Mutex;
 use ractor::ActorCell;
 use sojourn_cluster::layout::Layout;
+use sojourn_cluster::transport::peers::PeerTransport;
 use sojourn_cluster::{Group, GroupId, Host, NodeId, ShardId, Source};
-use std::collections::HashMap;
+use sojourn_proto::cluster as wire;
+use sojourn_proto::cluster::nodes_client::NodesClient;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// How long the owner of a shard may take to say who belongs to it.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// What could not be opened or let go is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -55,14 +60,23 @@ pub struct Opener {
     pub stop: CancellationToken,
     /// What runs a replica, until it is let go.
     pub running: Mutex<HashMap<u16, CancellationToken>>,
+    /// The way to the other nodes.
+    pub transport: Arc<PeerTransport>,
+    /// Replicas whose letting go has begun and not ended.
+    pub leaving: Mutex<HashSet<u16>>,
 }
 
 /// Whether a replica belongs on a node: the layout names it, or it is being moved away and has not been yet.
 fn is_wanted(cluster: &ClusterState, layout: &Layout, shard: u16, me: NodeId) -> bool {
     layout.voters(ShardId(shard)).contains(&me)
         || cluster.changing().is_some_and(|change| {
-            let shard = u32::from(shard);
-            change.shards.contains(&shard) && !change.moved.contains(&shard)
+            let number = u32::from(shard);
+            // one that the layout before did not name either is a stranger to this change
+            let before = change.before.as_ref();
+            let before = before.and_then(|l| l.shards.get(usize::from(shard)));
+            change.shards.contains(&number)
+                && !change.moved.contains(&number)
+                && before.is_none_or(|shard| shard.voters.contains(&me))
         })
 }
 
@@ -75,6 +89,16 @@ impl Opener {
     pub async fn open_all(self: &Arc<Self>) -> Result<(), NodeError> {
         let cluster = self.topology.cluster();
         let layout = cluster.layout().map_err(NodeError::Other)?;
+        // what was being let go of when the process ended is ended first, whatever the layout says now
+        for id in self.host.half_forgotten() {
+            let Some(ShardId(number)) = id.shard() else {
+                continue;
+            };
+            if let Err(error) = self.forget(id, number).await {
+                tracing::warn!(shard = number, %error, "a replica could not be let go of; trying again");
+                self.leaving.lock().insert(number);
+            }
+        }
         for shard in self.history.half_forgotten()? {
             self.history.forget_shard(shard)?;
         }
@@ -82,15 +106,25 @@ impl Opener {
         let mut opening = JoinSet::new();
         for number in 0..layout.shards() {
             let named = layout.voters(ShardId(number)).contains(&self.me);
+            // what is there may count in its group, whoever the layout names: it is let go when the group says so
             let there = stored.contains(&GroupId::of_shard(ShardId(number)));
-            if named || (there && is_wanted(&cluster, &layout, number, self.me)) {
+            if (named || there) && !self.leaving.lock().contains(&number) {
                 let (opener, layout) = (self.clone(), layout.clone());
-                opening.spawn(async move { opener.open(number, &layout).await });
+                opening.spawn(async move {
+                    match opener.open(number, &layout).await {
+                        Err(error) if !named => {
+                            tracing::warn!(shard = number, %error, "a replica that the layout does not name stays closed");
+                            Ok(None)
+                        }
+                        opened => opened.map(Some),
+                    }
+                });
             }
         }
         let mut replicas = Vec::new();
         while let Some(opened) = opening.join_next().await {
-            replicas.push(opened.map_err(|e| NodeError::Other(e.to_string()))??);
+            let opened = opened.map_err(|e| NodeError::Other(e.to_string()))??;
+            replicas.extend(opened);
         }
         replicas.sort_by_key(|shard| shard.number);
         for shard in replicas {
@@ -102,27 +136,43 @@ impl Opener {
     /// Follows the layout until the node stops.
     pub async fn follow(self: Arc<Self>) {
         let mut cluster = self.catalog.cluster();
+        let mut told: HashMap<u16, String> = HashMap::new();
         loop {
             let now = cluster.borrow_and_update().clone();
-            let mut again = false;
             match now.layout() {
                 Ok(layout) => {
-                    for number in 0..layout.shards() {
-                        if let Err(error) = self.adjust(&now, &layout, number).await {
-                            tracing::warn!(shard = number, %error, "a replica is not as the layout says; trying again");
-                            again = true;
+                    let named = |n: &u16| layout.voters(ShardId(*n)).contains(&self.me);
+                    // what is to be opened is waited for by others; letting go asks them, and may take long
+                    let (first, then): (Vec<u16>, Vec<u16>) = (0..layout.shards()).partition(named);
+                    for number in first.into_iter().chain(then) {
+                        if !named(&number) && cluster.has_changed().unwrap_or(true) {
+                            break;
+                        }
+                        match self.adjust(&now, &layout, number).await {
+                            Ok(()) => drop(told.remove(&number)),
+                            Err(error) => {
+                                let why = error.to_string();
+                                if told.get(&number) != Some(&why) {
+                                    tracing::warn!(
+                                        shard = number,
+                                        why,
+                                        "a replica is not as the layout says; trying again"
+                                    );
+                                }
+                                told.insert(number, why);
+                            }
                         }
                     }
                 }
                 Err(why) => tracing::error!(why, "the layout cannot be followed"),
             }
             let next = async {
-                if again {
+                if told.is_empty() {
+                    cluster.changed().await.is_ok()
+                } else {
                     // a file system that refuses, say, tells nobody when it does not any more
                     let _ = tokio::time::timeout(AGAIN, cluster.changed()).await;
                     true
-                } else {
-                    cluster.changed().await.is_ok()
                 }
             };
             tokio::select! {
@@ -139,42 +189,95 @@ impl Opener {
         number: u16,
     ) -> Result<(), NodeError> {
         let named = layout.voters(ShardId(number)).contains(&self.me);
+        let wanted = is_wanted(cluster, layout, number, self.me);
         let id = GroupId::of_shard(ShardId(number));
-        match self.shards.local(number) {
+        if self.leaving.lock().contains(&number) {
+            self.end_leaving(id, number, wanted).await?;
+        }
+        let there = match self.shards.local(number) {
             None if named => {
                 let shard = self.open(number, layout).await?;
                 self.run(shard);
                 self.topology.own_changed();
+                return Ok(());
             }
-            Some(_) if !is_wanted(cluster, layout, number, self.me) => {
-                tracing::info!(
-                    shard = number,
-                    "this node is no member any more; its replica is let go"
-                );
-                // doors do not find it any more, then it ends, then what it kept goes
-                let shard = self.shards.take(number);
-                self.topology.own_changed();
-                if let Some(running) = self.running.lock().remove(&number) {
-                    running.cancel();
-                }
-                drop(shard);
-                self.forget(id, number).await?;
+            Some(_) => true,
+            None => self.host.stored_groups().contains(&id),
+        };
+        if !there || wanted {
+            return Ok(());
+        }
+        self.belongs_no_more(number)
+            .await
+            .map_err(NodeError::Other)?;
+        tracing::info!(
+            shard = number,
+            "this node is no member any more; its replica is let go"
+        );
+        self.leaving.lock().insert(number);
+        // doors do not find it any more, then it ends, then what it kept goes
+        let shard = self.shards.take(number);
+        self.topology.own_changed();
+        if let Some(running) = self.running.lock().remove(&number) {
+            running.cancel();
+        }
+        drop(shard);
+        self.end_leaving(id, number, false).await
+    }
+
+    /// Ends what letting go has begun; of a replica that is wanted again and still whole, only its closing.
+    async fn end_leaving(&self, id: GroupId, number: u16, wanted: bool) -> Result<(), NodeError> {
+        if wanted && !self.host.half_forgotten().contains(&id) {
+            let closed = self.host.close_group(id).await;
+            closed.map_err(|e| NodeError::Other(e.to_string()))?;
+        } else {
+            self.forget(id, number).await?;
+        }
+        self.leaving.lock().remove(&number);
+        Ok(())
+    }
+
+    /// Whether the group of a shard does not count this node any more, asked of its owner. What the catalog says is the
+    /// intent: a step that came late may have made this node a voter all the same, and a voter that forgets its log and
+    /// its vote loses what was acknowledged with it.
+    async fn belongs_no_more(&self, number: u16) -> Result<(), String> {
+        let owner = match self.topology.owner(number) {
+            Owner::There(owner) => owner,
+            Owner::Here(_) => {
+                return Err("this node owns it, and the layout does not name it".into());
             }
-            // a start that found it forgotten half-way
-            None if self.host.stored_groups().contains(&id)
-                && !is_wanted(cluster, layout, number, self.me) =>
-            {
-                self.forget(id, number).await?;
+            Owner::Unknown => {
+                return Err("nobody is known to own it who could say that it is not needed".into());
             }
-            None | Some(_) => {}
+        };
+        let channel = self.transport.channel(owner).map_err(|e| e.to_string())?;
+        let request = wire::MembersRequest {
+            shard: number.into(),
+        };
+        let mut client = NodesClient::new(channel);
+        let asked = tokio::time::timeout(ASK_WITHIN, client.members(request)).await;
+        let members = asked
+            .map_err(|_| format!("node {owner} does not answer"))?
+            .map_err(|e| format!("node {owner}: {}", e.message()))?
+            .into_inner();
+        if members.not_owner {
+            return Err(format!("node {owner} does not own it any more"));
+        }
+        if members.changing {
+            return Err("its members are being changed".into());
+        }
+        if members.voters.contains(&self.me) || members.learners.contains(&self.me) {
+            return Err(
+                "its group counts this node still, though the layout does not name it".into(),
+            );
         }
         Ok(())
     }
 
     async fn forget(&self, id: GroupId, number: u16) -> Result<(), NodeError> {
         let other = |e: &dyn std::fmt::Display| NodeError::Other(e.to_string());
-        self.host.close_group(id).await.map_err(|e| other(&e))?;
-        // history first: the log says that there is something to forget, should the node end in between
+        // the mark first: should the node end in between, nobody opens what is half there, and the next start goes on
+        self.host.mark_forgotten(id).await.map_err(|e| other(&e))?;
         let history = self.history.clone();
         let forgotten = tokio::task::spawn_blocking(move || history.forget_shard(number));
         let forgotten = forgotten.await.map_err(|e| other(&e))?;

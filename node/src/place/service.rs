@@ -1,7 +1,7 @@
 //! What the nodes of a cluster ask one another, on the peer port.
 
 use super::Place;
-use crate::catalog::cluster::state_of;
+use crate::catalog::cluster::{change_state, state_of};
 use crate::catalog::{ChangeError, ClusterState};
 use crate::clock;
 use prost::Message;
@@ -19,6 +19,8 @@ use tonic::{Request, Response, Status};
 
 /// How long adding a node may take.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long an owner may take to say who belongs to its group.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(2);
 /// What is asked of a node may wait at most this long.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A request is handed over once: whoever it reaches then owns the catalog, or does not know who does.
@@ -73,6 +75,8 @@ fn owner_of_catalog(
 fn refused(error: &ChangeError) -> Status {
     match error {
         ChangeError::Refused(why) => Status::failed_precondition(why.clone()),
+        // nothing is wrong with what was asked: whoever asks tries again
+        ChangeError::Busy => Status::unavailable(ChangeError::Busy.to_string()),
         ChangeError::NotOwner(why) => Status::unavailable(why.clone()),
         ChangeError::Unknown(why) => Status::deadline_exceeded(why.clone()),
     }
@@ -108,6 +112,7 @@ pub fn group_status(group: &Group, catalog: u64, history_whole: bool) -> wire::G
         voters: members.voters.into_iter().collect(),
         learners: members.learners.into_iter().collect(),
         changing: members.changing || !settled,
+        target: members.target.into_iter().collect(),
     }
 }
 
@@ -144,6 +149,14 @@ impl wire::nodes_server::Nodes for NodesService {
             return Err(Status::invalid_argument(format!(
                 "token: found {} bytes, expected 16",
                 request.token.len()
+            )));
+        }
+        let format = place.catalog.facts().map_or(0, |facts| facts.format);
+        if request.format < format {
+            return Err(Status::failed_precondition(format!(
+                "the node writes format {}, the cluster has format {format}: join with the version that the other nodes \
+                 have",
+                request.format
             )));
         }
         let (token, peer) = (request.token.clone(), request.peer.clone());
@@ -273,20 +286,37 @@ impl wire::nodes_server::Nodes for NodesService {
     }
 
     async fn step(&self, request: Request<wire::StepRequest>) -> Answered<wire::StepResponse> {
-        let request = request.into_inner();
-        let Some(step) = request.step else {
-            return Err(Status::invalid_argument("step: it is missing"));
+        let place = self.place()?;
+        let answer = take_step(&place, request.into_inner()).await;
+        Ok(Response::new(answer))
+    }
+
+    async fn members(
+        &self,
+        request: Request<wire::MembersRequest>,
+    ) -> Answered<wire::MembersResponse> {
+        let (_, shard) = self.group(request.into_inner().shard)?;
+        let until = Instant::now() + MEMBERS_WITHIN;
+        // whoever was deposed does not know who belongs to it since
+        let confirmed = match &shard {
+            Some(shard) => shard.group.read_index(until).await.ok(),
+            None => None,
         };
-        let (_, shard) = self.group(request.shard)?;
-        let Some(shard) = shard else {
+        let (Some(shard), Some(at)) = (shard, confirmed) else {
             let not_owner = true;
-            return Ok(Response::new(wire::StepResponse {
+            return Ok(Response::new(wire::MembersResponse {
                 not_owner,
                 ..Default::default()
             }));
         };
-        let until = wait(request.within_ms);
-        Ok(Response::new(take_step(&shard.group, step, until).await))
+        let members = shard.group.members();
+        let settled = members.at.is_none_or(|said| said.index <= at.index);
+        Ok(Response::new(wire::MembersResponse {
+            voters: members.voters.into_iter().collect(),
+            learners: members.learners.into_iter().collect(),
+            changing: members.changing || !settled,
+            not_owner: false,
+        }))
     }
 
     async fn counters(
@@ -361,20 +391,22 @@ pub async fn hash_at(
     else {
         return why(format!("node {} has no replica of it", place.me));
     };
-    let mut hashes = shard.machine.hashes.subscribe();
-    let made = hashes.wait_for(|all| all.iter().any(|(at, _)| *at >= index));
-    match tokio::time::timeout_at(until, made).await {
-        Ok(Ok(all)) => match all.iter().find(|(at, _)| *at == index) {
-            Some((_, hash)) => wire::HashAtResponse {
-                hash: format!("{hash:032x}"),
-                why: String::new(),
-            },
-            None => why("it did not apply that entry itself: a snapshot covers it".to_owned()),
-        },
-        _ => why(format!(
+    // whoever applies an entry hashes first; what a snapshot covers is applied, and hashed by nobody here
+    let mut applied = shard.group.applied();
+    let there = applied.wait_for(|at| at.is_some_and(|at| at.index >= index));
+    if !matches!(tokio::time::timeout_at(until, there).await, Ok(Ok(_))) {
+        return why(format!(
             "it has not applied entry {index} yet; it is at {}",
             shard.group.applied().borrow().map_or(0, |p| p.index)
-        )),
+        ));
+    }
+    let made = shard.machine.hashes.borrow();
+    match made.iter().find(|(at, _)| *at == index) {
+        Some((_, hash)) => wire::HashAtResponse {
+            hash: format!("{hash:032x}"),
+            why: String::new(),
+        },
+        None => why("it did not apply that entry itself: a snapshot covers it".to_owned()),
     }
 }
 
@@ -445,13 +477,41 @@ pub fn announced(
     Ok((same != *known).then_some(Change::UpdateNode(said)))
 }
 
-/// Takes one step of a change at the owner of a shard.
-pub async fn take_step(
-    group: &Group,
-    step: wire::step_request::Step,
-    until: Instant,
-) -> wire::StepResponse {
+/// Whether a step belongs to a change that goes on, as far as this node knows: one that comes late would change what the
+/// layout was made from meanwhile.
+fn is_of_its_change(cluster: &ClusterState, request: &wire::StepRequest) -> bool {
+    let change = cluster.changing().filter(|c| c.id == request.change);
+    // only by hand, or by a version that does not say
+    request.change.is_empty()
+        || change.is_some_and(|change| {
+            change_state(change) == v1::ChangeState::Running || request.cancelling
+        })
+}
+
+/// Takes one step of a change at the owner of a shard, if that is this node.
+pub async fn take_step(place: &Place, request: wire::StepRequest) -> wire::StepResponse {
     use wire::step_request::Step;
+    let refused = |why: String| wire::StepResponse {
+        refused: why,
+        ..Default::default()
+    };
+    let shard = u16::try_from(request.shard).ok();
+    let Some(shard) = shard.and_then(|n| place.shards.local(n)) else {
+        return wire::StepResponse {
+            not_owner: true,
+            ..Default::default()
+        };
+    };
+    if !is_of_its_change(&place.topology.cluster(), &request) {
+        return refused(format!(
+            "change {} does not run, as far as node {} knows",
+            request.change, place.me
+        ));
+    }
+    let Some(step) = request.step else {
+        return refused("the step is one that this version does not know".to_owned());
+    };
+    let (group, until) = (&shard.group, wait(request.within_ms));
     let changed = match step {
         Step::AddLearner(node) => group.add_learner(node, until).await,
         Step::AwaitCaughtUp(node) => group.caught_up(node, until).await,

@@ -1,9 +1,10 @@
 //! The Cluster service: nodes, shards, changes. Served to clients, and to nodes that hand a call to the owner of the
 //! catalog.
 
+use super::control::control;
 use super::errors::{self, with_reason};
+use crate::catalog::ChangeError;
 use crate::catalog::cluster::{change_state, state_of};
-use crate::catalog::{ChangeError, ClusterState};
 use crate::clock;
 use crate::core::deadline;
 use crate::place::topology::Owner;
@@ -12,11 +13,11 @@ use crate::route::call::FORWARDED;
 use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::v1::cluster_client::ClusterClient;
 use sojourn_proto::{cluster as wire, stored, v1};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stored::catalog_change::Change;
-use stored::change_progress::Progress;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -35,9 +36,10 @@ pub struct ClusterService {
 
 type Answered<T> = Result<Response<T>, Status>;
 
-fn refused(error: ChangeError) -> Status {
+pub(super) fn refused(error: ChangeError) -> Status {
     match error {
         ChangeError::Refused(why) => with_reason(Code::FailedPrecondition, "refused", why),
+        ChangeError::Busy => with_reason(Code::Unavailable, "busy", ChangeError::Busy.to_string()),
         ChangeError::NotOwner(why) => with_reason(Code::Unavailable, "not_owner", why),
         ChangeError::Unknown(why) => with_reason(Code::DeadlineExceeded, "unknown_outcome", why),
     }
@@ -87,11 +89,11 @@ impl ClusterService {
                 }
             };
             if tokio::time::timeout_at(until, news).await.is_err() {
-                return Err(with_reason(
-                    Code::Unavailable,
-                    "not_owner",
-                    "nobody is known to own the catalog now: without a majority of its voters nothing can be changed",
-                ));
+                let why = changes::catalog_lost(&catalog_voters(place), &auto::away(place));
+                let why = why.unwrap_or_else(|| {
+                    "nobody is known to own the catalog now; try again".to_owned()
+                });
+                return Err(with_reason(Code::Unavailable, "not_owner", why));
             }
         }
     }
@@ -167,8 +169,13 @@ impl v1::cluster_server::Cluster for ClusterService {
                 ),
             ));
         }
-        let planned = changes::plan(&cluster, &wishes, &auto::away(&place))
-            .map_err(|why| with_reason(Code::FailedPrecondition, "refused", why))?;
+        let planned = changes::plan(
+            &cluster,
+            &wishes,
+            &auto::away(&place),
+            &catalog_voters(&place),
+        )
+        .map_err(|why| with_reason(Code::FailedPrecondition, "refused", why))?;
         let moves = planned.plan.moves.iter().map(|m| v1::Move {
             shard: m.shard.0.into(),
             add: m.add.clone(),
@@ -176,6 +183,7 @@ impl v1::cluster_server::Cluster for ClusterService {
             voters: m.voters.clone(),
         });
         Ok(Response::new(v1::PlanResponse {
+            notes: changes::notes(&planned),
             layout: if planned.is_empty() {
                 0
             } else {
@@ -195,7 +203,7 @@ impl v1::cluster_server::Cluster for ClusterService {
             return owner.apply(handed_over(request.into_inner(), within)).await;
         }
         let request = request.into_inner();
-        let away = auto::away(&place);
+        let (away, voters) = (auto::away(&place), catalog_voters(&place));
         let id = auto::change_id();
         let mut begun = false;
         let changed = place
@@ -214,7 +222,7 @@ impl v1::cluster_server::Cluster for ClusterService {
                         request.expected_layout
                     ));
                 }
-                let planned = changes::plan(cluster, &request.wishes, &away)?;
+                let planned = changes::plan(cluster, &request.wishes, &away, &voters)?;
                 if planned.is_empty() {
                     return Ok(None);
                 }
@@ -226,7 +234,14 @@ impl v1::cluster_server::Cluster for ClusterService {
                     request.reason.clone(),
                 ))))
             });
-        let cluster = changed.await.map_err(refused)?;
+        let cluster = changed.await.map_err(|error| {
+            let lost = || changes::catalog_lost(&voters, &auto::away(&place));
+            match error {
+                // that nobody leads is the symptom
+                ChangeError::NotOwner(why) => refused(ChangeError::NotOwner(lost().unwrap_or(why))),
+                error => refused(error),
+            }
+        })?;
         let change = cluster.change.as_ref().filter(|c| begun && c.id == id);
         Ok(Response::new(v1::ApplyResponse {
             change: Some(change.map(change_to).unwrap_or_default()),
@@ -265,7 +280,7 @@ impl v1::cluster_server::Cluster for ClusterService {
         };
         if was != request.to {
             let step = wire::step_request::Step::Transfer(request.to);
-            executor::take(&place, was, shard, step)
+            executor::take(&place, was, shard, step, executor::For::Hand)
                 .await
                 .map_err(|why| with_reason(Code::FailedPrecondition, "refused", why))?;
         }
@@ -293,6 +308,10 @@ impl v1::cluster_server::Cluster for ClusterService {
     }
 }
 
+fn catalog_voters(place: &Place) -> BTreeSet<NodeId> {
+    place.catalog.group().members().voters
+}
+
 fn shard_of(place: &Place, shard: u32) -> Result<u16, Status> {
     let count = place.shards.count();
     u16::try_from(shard)
@@ -304,119 +323,6 @@ fn shard_of(place: &Place, shard: u32) -> Result<u16, Status> {
                 format!("found {shard}, expected 0 to {}", count.saturating_sub(1)),
             )
         })
-}
-
-/// Pauses, resumes or cancels.
-async fn control(
-    place: &Arc<Place>,
-    request: &v1::ControlRequest,
-    within: Duration,
-) -> Result<Arc<ClusterState>, Status> {
-    let kind = request.kind();
-    let said = match kind {
-        v1::ControlKind::Pause => "paused",
-        v1::ControlKind::Resume => "resumed",
-        v1::ControlKind::Cancel => "cancelled",
-        v1::ControlKind::Unspecified => {
-            return Err(errors::invalid_field(
-                "kind",
-                "expected pause, resume or cancel",
-            ));
-        }
-    };
-    let mut note = format!(
-        "{said} by {}",
-        if request.actor.is_empty() {
-            "somebody"
-        } else {
-            &request.actor
-        }
-    );
-    if !request.reason.is_empty() {
-        note = format!("{note}: {}", request.reason);
-    }
-    let set = async |state: v1::ChangeState, layout: Option<stored::Layout>| {
-        let note = note.clone();
-        let changed = place
-            .catalog
-            .change_cluster(&request.actor, within, |cluster| {
-                let change = match &cluster.change {
-                    Some(change) if change.id == request.id => change,
-                    Some(change) => {
-                        return Err(format!(
-                            "there is no change {}; the last one is {}",
-                            request.id, change.id
-                        ));
-                    }
-                    None => {
-                        return Err(format!(
-                            "there is no change {}, nor was there any",
-                            request.id
-                        ));
-                    }
-                };
-                let now = change_state(change);
-                if now == state {
-                    return Ok(None);
-                }
-                if cluster.changing().is_none() {
-                    return Err(format!("change {} has ended already", request.id));
-                }
-                let mut nodes = Vec::new();
-                if state == v1::ChangeState::Cancelled {
-                    // who was to be left stays, with what it still holds
-                    nodes = change
-                        .wishes
-                        .iter()
-                        .filter_map(|w| match w.wish {
-                            Some(v1::wish::Wish::Drain(n) | v1::wish::Wish::Remove(n)) => Some(n),
-                            _ => None,
-                        })
-                        .filter(|n| {
-                            cluster
-                                .nodes
-                                .get(n)
-                                .is_some_and(|n| state_of(n) == v1::NodeState::Draining)
-                        })
-                        .map(|node| stored::NodeStateChange {
-                            node,
-                            state: v1::NodeState::Active as u32,
-                        })
-                        .collect();
-                }
-                Ok(Some(Change::ChangeProgress(stored::ChangeProgress {
-                    id: request.id.clone(),
-                    progress: Some(Progress::State(state as u32)),
-                    note,
-                    layout,
-                    nodes,
-                })))
-            });
-        changed.await.map_err(refused)
-    };
-    match kind {
-        v1::ControlKind::Pause | v1::ControlKind::Unspecified => {
-            set(v1::ChangeState::Paused, None).await
-        }
-        v1::ControlKind::Resume => set(v1::ChangeState::Running, None).await,
-        v1::ControlKind::Cancel => {
-            // nothing more is begun; then the layout becomes what the groups are
-            let cluster = place.topology.cluster();
-            let open = cluster.changing().is_some_and(|c| c.id == request.id);
-            if open {
-                set(v1::ChangeState::Paused, None).await?;
-            }
-            let layout = match open {
-                true => Some(
-                    executor::as_it_is(place, &place.topology.cluster())
-                        .await
-                        .map_err(|why| with_reason(Code::Unavailable, "busy", why))?,
-                ),
-                false => None,
-            };
-            set(v1::ChangeState::Cancelled, layout).await
-        }
-    }
 }
 
 fn node_to(node: &stored::CatalogNode) -> v1::NodeInfo {

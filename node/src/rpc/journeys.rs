@@ -33,6 +33,7 @@ pub struct JourneysService {
 fn changed(error: ChangeError) -> Status {
     match error {
         ChangeError::Refused(why) => with_reason(Code::FailedPrecondition, "refused", why),
+        ChangeError::Busy => with_reason(Code::Unavailable, "busy", ChangeError::Busy.to_string()),
         ChangeError::NotOwner(why) => with_reason(Code::Unavailable, "not_owner", why),
         ChangeError::Unknown(why) => with_reason(Code::DeadlineExceeded, "unknown_outcome", why),
     }

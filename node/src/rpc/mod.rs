@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod commands;
+pub mod control;
 mod endpoints;
 pub mod errors;
 pub mod executions;

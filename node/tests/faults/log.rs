@@ -167,7 +167,19 @@ async fn a_log_that_is_not_there_is_not_begun_anew() {
         .expect("it refuses");
     ended.refuses(&["the log is missing", "restore the data folder"]);
     assert!(!dir.join("log").exists());
-    std::fs::rename(folder.path().join("log"), dir.join("log")).unwrap();
+    // nor when everything is lost but the node's name: it would begin a second cluster of the same id
+    for part in ["history", "checkpoints"] {
+        std::fs::rename(dir.join(part), folder.path().join(part)).unwrap();
+    }
+    let ended = Server::start(&dir, NO_CHECKPOINTS)
+        .await
+        .err()
+        .expect("it refuses");
+    ended.refuses(&["the log is missing", "log-begun"]);
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    for part in ["history", "checkpoints", "log"] {
+        std::fs::rename(folder.path().join(part), dir.join(part)).unwrap();
+    }
     let server = Server::serves(&dir, NO_CHECKPOINTS).await;
     all_there(&server.client, &acknowledged).await;
 }

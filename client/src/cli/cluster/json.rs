@@ -111,7 +111,7 @@ pub(super) fn plan(plan: &v1::PlanResponse) -> Value {
         .collect();
     json!({
         "node": plan.node, "layout": number(plan.layout), "moves": moves, "before": loads(&plan.before),
-        "after": loads(&plan.after),
+        "after": loads(&plan.after), "notes": plan.notes,
     })
 }
 

@@ -418,6 +418,9 @@ pub(super) fn plan(plan: &v1::PlanResponse) -> String {
     if !loads.is_empty() {
         text.push_str(&format!("\n\n{loads}"));
     }
+    for note in &plan.notes {
+        text.push_str(&format!("\n\nNote: {note}"));
+    }
     text
 }
 

@@ -124,6 +124,7 @@ fn a_plan_is_its_moves_in_order_and_the_load_before_and_after() {
         before: vec![load(1, 1, 2), load(2, 1, 2)],
         after: vec![load(2, 1, 2), load(3, 1, 2)],
         node: 2,
+        notes: vec!["fewer".into()],
     };
     let expected = [
         "moves to layout 4, in this order, as node 2 sees it: 1",
@@ -134,6 +135,8 @@ fn a_plan_is_its_moves_in_order_and_the_load_before_and_after() {
         "   1     1           0         2           0",
         "   2     1           1         2           2",
         "   3     0           1         0           2",
+        "",
+        "Note: fewer",
     ];
     assert_eq!(plan(&with_moves), expected.join("\n"));
     let empty = v1::PlanResponse {
