@@ -4,6 +4,7 @@ use super::customer::CustomerActor;
 use super::shard::ShardMsg;
 use super::{Answer, Ask, CustomerKey, Gauge, Permit, Refusal, Reply, Request};
 use crate::limits;
+use crate::shard::confirm::Confirm;
 use crate::shard::proposer::Proposal;
 use parking_lot::Mutex;
 use ractor::{ActorId, ActorRef};
@@ -25,6 +26,8 @@ pub struct Session {
     pub epoch: u64,
     /// Where decisions go.
     pub proposals: mpsc::UnboundedSender<Proposal>,
+    /// Where answers go that no decision carries.
+    pub confirm: Confirm,
     /// The actor that wakes customers.
     pub shard: ActorRef<ShardMsg>,
     counter: AtomicU64,
@@ -36,7 +39,7 @@ impl Session {
     pub fn new(
         (term, node, epoch): (u64, u64, u64),
         last_at: Time,
-        proposals: mpsc::UnboundedSender<Proposal>,
+        (proposals, confirm): (mpsc::UnboundedSender<Proposal>, Confirm),
         shard: ActorRef<ShardMsg>,
     ) -> Session {
         Session {
@@ -44,6 +47,7 @@ impl Session {
             node,
             epoch,
             proposals,
+            confirm,
             shard,
             counter: AtomicU64::new(0),
             clock: AtomicI64::new(last_at.0),

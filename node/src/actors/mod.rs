@@ -133,6 +133,16 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// Somebody outside waits for the answer, and takes it as what is true now.
+    pub fn is_from_outside(&self) -> bool {
+        match self {
+            Ask::Signal { .. } | Ask::Command { .. } => true,
+            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } | Ask::Leave => {
+                false
+            }
+        }
+    }
+
     /// Hash of the content, by which a repeated id with other content is told.
     pub fn content(&self) -> u64 {
         match self {

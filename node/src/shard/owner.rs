@@ -1,6 +1,7 @@
 //! One replica of a shard on this node, and the owner's term of office: opens when the group says so, closes at once
 //! when it is lost.
 
+use super::confirm;
 use super::machine::ShardMachine;
 use super::pace::Pace;
 use super::proposer;
@@ -286,6 +287,7 @@ impl Shard {
             return;
         }
         let (proposals, proposed) = mpsc::unbounded_channel();
+        let (confirm, decided) = mpsc::unbounded_channel();
         let (stale_tx, mut stale) = mpsc::unbounded_channel();
         let (again_tx, mut again) = mpsc::unbounded_channel::<Request>();
         let (hands_tx, hands) = mpsc::unbounded_channel();
@@ -306,7 +308,12 @@ impl Shard {
         };
         let _stop_actor = StopOnDrop(actor.get_cell());
         let last_at = self.duties.state.lock().last_at;
-        let session = Arc::new(Session::new((term, node, epoch), last_at, proposals, actor));
+        let session = Arc::new(Session::new(
+            (term, node, epoch),
+            last_at,
+            (proposals, confirm),
+            actor,
+        ));
         self.duties.pending.decide_again_by(again_tx);
         *self.machine.hands.lock() = Some(hands_tx);
         self.live.set_session(Some(session.clone()));
@@ -320,6 +327,7 @@ impl Shard {
             stale_tx,
             (Pace::new(self.live.gauge()), limits::DEADLINE),
         );
+        let confirmed = confirm::run(self.group.clone(), (term, node), decided);
         let agenda = agenda::run(
             self.duties.clone(),
             self.live.clone(),
@@ -342,6 +350,7 @@ impl Shard {
         };
         tokio::select! {
             () = proposer => {}
+            () = confirmed => {}
             () = agenda => {}
             () = catalog => {}
             () = restart => {}

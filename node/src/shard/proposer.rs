@@ -1,6 +1,7 @@
 //! Gathers decisions while the last entry is in flight, proposes them as one entry, and sees that every asker is
 //! answered: by apply, or as *unknown*.
 
+use super::confirm::Confirm;
 use super::customer::DecisionId;
 use super::decision::Decision;
 use super::pace::Pace;
@@ -36,15 +37,26 @@ struct Waiter {
     request: Request,
     /// Repetitions, which share its fate.
     followers: Vec<Request>,
-    /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied.
-    after: Vec<(Request, Answer)>,
+    /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied, and their
+    /// term of office has confirmed them.
+    after: Vec<(Request, Answer, Confirm)>,
     /// Its decision is in an entry that was given to the log.
     proposed: bool,
 }
 
+/// Answers once the term of office that decided it is confirmed; it may have ended.
+fn answer_confirmed(request: Request, answer: Answer, confirm: &Confirm) {
+    if !request.ask.is_from_outside() {
+        return request.answer(answer);
+    }
+    if let Err(back) = confirm.send((request, answer)) {
+        back.0.0.answer(Answer::NotOwner);
+    }
+}
+
 impl Waiter {
     fn all(self) -> impl Iterator<Item = Request> {
-        let after = self.after.into_iter().map(|(request, _)| request);
+        let after = self.after.into_iter().map(|(request, ..)| request);
         std::iter::once(self.request)
             .chain(self.followers)
             .chain(after)
@@ -93,15 +105,21 @@ impl Pending {
         }
     }
 
-    /// An answer that was decided on a decision in flight leaves when that is applied; at once when it is already.
-    pub fn answer_after(&self, id: Option<DecisionId>, mut request: Request, answer: Answer) {
-        request.decided = true;
+    /// An answer that no decision carries, but that may have been decided on one in flight: it leaves when that is applied
+    /// and the term of office that decided it is confirmed to last still. Else the request goes back: nothing was proposed.
+    pub fn answer_after(
+        &self,
+        id: Option<DecisionId>,
+        request: Request,
+        answer: Answer,
+        confirm: &Confirm,
+    ) {
         let mut waiters = self.waiters.lock();
         match id.and_then(|id| waiters.get_mut(&id)) {
-            Some(waiter) => waiter.after.push((request, answer)),
+            Some(waiter) => waiter.after.push((request, answer, confirm.clone())),
             None => {
                 drop(waiters);
-                request.answer(answer);
+                answer_confirmed(request, answer, confirm);
             }
         }
     }
@@ -128,8 +146,8 @@ impl Pending {
                     follower.answer(Answer::Receipt(again));
                 }
                 waiter.request.answer(Answer::Receipt(receipt));
-                for (request, answer) in waiter.after {
-                    request.answer(answer);
+                for (request, answer, confirm) in waiter.after {
+                    answer_confirmed(request, answer, &confirm);
                 }
             }
             Verdict::Ignored => {
@@ -196,10 +214,14 @@ impl Pending {
     /// The fate of these stayed unknown until their deadline.
     fn unknown(&self, ids: &[DecisionId], why: &str) {
         for id in ids {
-            if let Some(waiter) = self.waiters.lock().remove(id) {
-                for request in waiter.all() {
-                    request.answer(Answer::Unknown(why.to_owned()));
-                }
+            let Some(waiter) = self.waiters.lock().remove(id) else {
+                continue;
+            };
+            for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                request.answer(Answer::Unknown(why.to_owned()));
+            }
+            for (request, ..) in waiter.after {
+                request.answer(Answer::NotOwner);
             }
         }
     }
