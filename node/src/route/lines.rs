@@ -73,7 +73,7 @@ struct Held {
 pub struct Lines {
     shards: Arc<Shards>,
     disk_full: Arc<AtomicBool>,
-    /// By shard: signals in the lines. While there are none, nothing can be overtaken.
+    /// By shard: signals in the lines. While there are none, nothing can be overtaken, and nobody needs to look who it is.
     waiting: Vec<AtomicUsize>,
     numbers: AtomicU64,
     held: Mutex<Held>,
@@ -156,6 +156,9 @@ impl Lines {
         let shard = usize::from(self.shards.of(hash));
         let waiting = self.waiting.get(shard);
         waiting.is_some_and(|n| n.load(Ordering::Acquire) > 0)
+            // only of the same customer something can be overtaken: were all of the shard to wait behind these, the lines
+            // would not be empty again before a moment without load
+            && self.held.lock().customers.contains_key(&hash)
     }
 
     fn hold(&self, customer: u64, bytes: usize, all_the_same: bool) -> Result<(), &'static str> {
@@ -251,5 +254,33 @@ fn bytes_of(ask: &Ask) -> usize {
         | Ask::ActionResult { .. }
         | Ask::Release { .. }
         | Ask::Leave => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sojourn_journey::signal::Identifier;
+
+    #[test]
+    fn only_who_is_in_the_lines_is_waited_for() {
+        let shards = Arc::new(Shards::new(1));
+        let (lines, _handed) = Lines::new(shards, Arc::default());
+        let key = |value: &str| {
+            let name = "id".to_owned();
+            let value = value.to_owned();
+            CustomerKey::new("default", Identifier { name, value })
+        };
+        let (first, other) = (key("first"), key("other"));
+        assert!(!lines.waits_of(first.hash));
+        let back = Refusal {
+            customer: first.clone(),
+            ask: Arc::new(Ask::Leave),
+            reply: Reply::nobody(),
+            answer: Answer::NotOwner,
+        };
+        lines.take_back(back, 1, Instant::now());
+        assert!(lines.waits_of(first.hash));
+        assert!(!lines.waits_of(other.hash), "of the same shard");
     }
 }
