@@ -5,6 +5,7 @@ use super::shard::ShardMsg;
 use super::{Answer, Ask, CustomerKey, Gauge, Permit, Refusal, Reply, Request};
 use crate::limits;
 use crate::shard::confirm::Confirm;
+use crate::shard::customer::DecisionId;
 use crate::shard::proposer::Proposal;
 use parking_lot::Mutex;
 use ractor::{ActorId, ActorRef};
@@ -55,13 +56,18 @@ impl Session {
     }
 
     /// The next decision's id.
-    pub fn next_id(&self) -> crate::shard::customer::DecisionId {
-        crate::shard::customer::DecisionId {
+    pub fn next_id(&self) -> DecisionId {
+        DecisionId {
             term: self.term,
             node: self.node,
             epoch: self.epoch,
             counter: self.counter.fetch_add(1, Ordering::Relaxed) + 1,
         }
+    }
+
+    /// How many ids it has given.
+    fn given(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
     }
 
     /// The larger of the wall clock and the shard's last `at`.
@@ -81,6 +87,8 @@ struct Entry {
     gauge: Arc<Gauge>,
     state: State,
     used: Instant,
+    /// How many ids had been given when it was made: what it decides has a later one.
+    since: u64,
 }
 
 /// The awake customers of one shard.
@@ -117,12 +125,12 @@ struct Inner {
     session: Option<Arc<Session>>,
     customers: HashMap<CustomerKey, Entry, ByHash>,
     by_actor: HashMap<ActorId, CustomerKey>,
-    /// Customers of earlier terms of office of whom something was under way when that ended.
+    /// Customers of whom something was under way when its term of office ended, or their actor was stopped.
     left: HashMap<CustomerKey, Arc<Gauge>, ByHash>,
 }
 
 impl Inner {
-    /// Whether something of a customer is still under way from an earlier term of office: nothing may overtake it.
+    /// Whether something of a customer is still under way with an actor that is no more: nothing may overtake it.
     fn is_left_behind(&mut self, customer: &CustomerKey) -> bool {
         if self.left.is_empty() {
             return false;
@@ -237,7 +245,7 @@ impl Live {
         Ok(())
     }
 
-    /// Whether something of a customer is still under way from an earlier term of office of this node.
+    /// Whether something of a customer is still under way with an actor that is no more.
     pub fn is_left_behind(&self, customer: &CustomerKey) -> bool {
         self.inner.lock().is_left_behind(customer)
     }
@@ -272,6 +280,7 @@ impl Live {
                     gauge,
                     state: State::Waking(vec![request]),
                     used: Instant::now(),
+                    since: session.given(),
                 };
                 inner.customers.insert(customer.clone(), entry);
                 // a shard's actor that has stopped takes the session with it
@@ -326,23 +335,33 @@ impl Live {
         }
     }
 
-    /// Stops the customers of a hash: their pending state cannot be trusted. The next request wakes new ones from
-    /// what is committed.
-    pub fn distrust(&self, hash: u64) {
+    /// Stops the customers of a hash that decided this, which was not applied: their pending state cannot be trusted. The
+    /// next request wakes new ones from what is committed. Those that were woken since then stay.
+    pub fn distrust(&self, hash: u64, decided: DecisionId) {
         let mut inner = self.inner.lock();
+        let session = inner.session.as_ref();
+        if session.is_none_or(|s| s.epoch != decided.epoch) {
+            return;
+        }
         let stale: Vec<CustomerKey> = inner
             .customers
             .iter()
-            .filter(|(key, entry)| key.hash == hash && matches!(entry.state, State::Awake(_)))
+            .filter(|(key, entry)| key.hash == hash && entry.since < decided.counter)
+            .filter(|(_, entry)| matches!(entry.state, State::Awake(_)))
             .map(|(key, _)| key.clone())
             .collect();
         for key in stale {
             if let Some(Entry {
                 state: State::Awake(actor),
+                gauge,
                 ..
             }) = inner.customers.remove(&key)
             {
                 inner.by_actor.remove(&actor.get_id());
+                // what waits with it goes back only when it has ended: what comes until then must wait behind that
+                if gauge.count() > 0 {
+                    inner.left.insert(key, gauge);
+                }
                 actor.stop(None);
             }
         }
@@ -374,6 +393,7 @@ impl Live {
                 let _ = actor.drain();
             }
         }
+        inner.left.retain(|_, gauge| gauge.count() > 0);
         inner.customers.len()
     }
 

@@ -308,7 +308,8 @@ impl Request {
         let Some(to) = to.upgrade() else {
             return false;
         };
-        drop(self.permit.take());
+        // while it is held, nothing of the customer overtakes what was left behind: so not let go before it waits elsewhere
+        let permit = self.permit.take();
         let request = Refusal {
             customer: self.customer.clone(),
             ask: self.ask.clone(),
@@ -316,6 +317,7 @@ impl Request {
             answer: Answer::NotOwner,
         };
         to.take_back(request, number, until);
+        drop(permit);
         true
     }
 

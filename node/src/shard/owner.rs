@@ -2,6 +2,7 @@
 //! when it is lost.
 
 use super::confirm;
+use super::customer::DecisionId;
 use super::machine::ShardMachine;
 use super::pace::Pace;
 use super::proposer;
@@ -289,7 +290,7 @@ impl Shard {
         let (proposals, proposed) = mpsc::unbounded_channel();
         let (confirm, decided) = mpsc::unbounded_channel();
         let (stale_tx, mut stale) = mpsc::unbounded_channel();
-        let (again_tx, mut again) = mpsc::unbounded_channel::<Request>();
+        let (again_tx, mut again) = mpsc::unbounded_channel::<(DecisionId, Request)>();
         let (hands_tx, hands) = mpsc::unbounded_channel();
         let (reopened_tx, reopened) = mpsc::unbounded_channel();
         let args = ShardArgs {
@@ -339,9 +340,9 @@ impl Shard {
         let restart = async {
             loop {
                 tokio::select! {
-                    Some(hash) = stale.recv() => self.live.distrust(hash),
-                    Some(request) = again.recv() => {
-                        self.live.distrust(request.customer.hash);
+                    Some((hash, decided)) = stale.recv() => self.live.distrust(hash, decided),
+                    Some((ignored, request)) = again.recv() => {
+                        self.live.distrust(request.customer.hash, ignored);
                         self.live.again(request);
                     }
                     else => return,

@@ -72,12 +72,12 @@ pub struct Pending {
     entries: Mutex<Entries>,
     waiters: Mutex<HashMap<DecisionId, Waiter>>,
     /// Where requests go that must be decided again.
-    again: Mutex<Option<mpsc::UnboundedSender<Request>>>,
+    again: Mutex<Option<mpsc::UnboundedSender<(DecisionId, Request)>>>,
 }
 
 impl Pending {
     /// Ignored decisions' requests go to `again`.
-    pub fn decide_again_by(&self, again: mpsc::UnboundedSender<Request>) {
+    pub fn decide_again_by(&self, again: mpsc::UnboundedSender<(DecisionId, Request)>) {
         *self.again.lock() = Some(again);
     }
 
@@ -155,8 +155,8 @@ impl Pending {
                 for request in waiter.all() {
                     match &again {
                         Some(again) => {
-                            if let Err(back) = again.send(request) {
-                                back.0.answer(Answer::NotOwner);
+                            if let Err(back) = again.send((decision.id, request)) {
+                                back.0.1.answer(Answer::NotOwner);
                             }
                         }
                         None => request.answer(Answer::NotOwner),
@@ -235,7 +235,7 @@ pub async fn run(
     node: u64,
     epoch: u64,
     mut proposals: mpsc::UnboundedReceiver<Proposal>,
-    stale: mpsc::UnboundedSender<u64>,
+    stale: mpsc::UnboundedSender<(u64, DecisionId)>,
     (mut pace, deadline): (Pace, Duration),
 ) {
     let mut gathered: Vec<Proposal> = Vec::new();
@@ -271,7 +271,7 @@ pub async fn run(
             entry,
         };
         let decisions: Vec<Arc<Decision>> = batch.into_iter().map(|p| p.decision).collect();
-        let hashes: Vec<u64> = decisions.iter().map(|d| d.hash).collect();
+        let hashes: Vec<(u64, DecisionId)> = decisions.iter().map(|d| (d.hash, d.id)).collect();
         pending.entries.lock().insert((epoch, entry), decisions);
         let body: Bytes = message.encode_to_vec().into();
         let until = Instant::now() + deadline;
@@ -280,9 +280,9 @@ pub async fn run(
         let outcome = group.propose(EntryKind::Decisions, body, until).await;
         pace.entry(begun.elapsed());
         let Err(error) = outcome else { continue };
-        for hash in hashes {
+        for decided in hashes {
             // the owner's loop may have ended: then every actor has
-            let _ = stale.send(hash);
+            let _ = stale.send(decided);
         }
         match error {
             ProposeError::NotOwner { .. }

@@ -33,6 +33,8 @@ struct Line {
     here: bool,
     /// One of them came back: nothing goes until all have.
     came_back: bool,
+    /// Something of the customer was left behind on this node when it was looked last.
+    left_behind: bool,
     /// Nothing goes before this.
     pause: Option<Instant>,
 }
@@ -309,7 +311,10 @@ impl Keeper {
         let again = Some(now + AGAIN);
         let shard = self.lines.shards.of(customer.hash);
         let left_behind = self.lines.shards.local(shard);
-        if left_behind.is_some_and(|shard| shard.live.is_left_behind(customer)) {
+        let left_behind = left_behind.is_some_and(|shard| shard.live.is_left_behind(customer));
+        // what was left behind comes back a moment before it counts as such no more, and may not have been taken yet
+        if left_behind || line.left_behind {
+            line.left_behind = left_behind;
             line.pause = again;
             return;
         }
