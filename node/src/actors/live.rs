@@ -23,7 +23,7 @@ pub struct Session {
     pub term: u64,
     /// This node.
     pub node: u64,
-    /// When it began, microseconds: never twice the same.
+    /// When it began, microseconds: never twice the same in one term.
     pub epoch: u64,
     /// Where decisions go.
     pub proposals: mpsc::UnboundedSender<Proposal>,
@@ -36,10 +36,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new term of office; `last_at` is the shard's.
+    /// A new term of office. Its clock begins at its epoch, which is after the shard's last `at`: what it decides, once
+    /// applied, keeps the epoch from being used again.
     pub fn new(
         (term, node, epoch): (u64, u64, u64),
-        last_at: Time,
         (proposals, confirm): (mpsc::UnboundedSender<Proposal>, Confirm),
         shard: ActorRef<ShardMsg>,
     ) -> Session {
@@ -51,7 +51,7 @@ impl Session {
             confirm,
             shard,
             counter: AtomicU64::new(0),
-            clock: AtomicI64::new(last_at.0),
+            clock: AtomicI64::new(i64::try_from(epoch).unwrap_or(i64::MAX)),
         }
     }
 

@@ -131,6 +131,8 @@ pub struct Shard {
     shards: usize,
     may_own: watch::Receiver<bool>,
     open: watch::Sender<bool>,
+    /// The epoch of the last term of office in this process.
+    last_epoch: Mutex<u64>,
 }
 
 impl Replica for Shard {
@@ -192,6 +194,7 @@ impl Shard {
             shards: parts.shards,
             may_own: parts.may_own,
             open: watch::channel(false).0,
+            last_epoch: Mutex::new(0),
         })
     }
 
@@ -279,9 +282,6 @@ impl Shard {
 
     /// One term of office: ends when an actor of it fails.
     async fn office(self: Arc<Self>, term: u64, node: u64, _group_epoch: u64) {
-        // after the last `at` of the shard, so never one that an earlier term of office used for its decisions
-        let before = self.duties.state.lock().last_at.0;
-        let epoch = clock::wall().0.max(before.saturating_add(1)).unsigned_abs();
         if let Err(error) = self.use_newest_catalog().await {
             tracing::warn!(shard = self.number, error, "the shard cannot open");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -308,10 +308,9 @@ impl Shard {
             }
         };
         let _stop_actor = StopOnDrop(actor.get_cell());
-        let last_at = self.duties.state.lock().last_at;
+        let epoch = self.next_epoch();
         let session = Arc::new(Session::new(
             (term, node, epoch),
-            last_at,
             (proposals, confirm),
             actor,
         ));
@@ -357,6 +356,17 @@ impl Shard {
             () = restart => {}
             _ = actor_ended => {}
         }
+    }
+
+    /// After the last `at` of the shard, so never one that an earlier term of office used for decisions that were applied;
+    /// and after the one before it in this process, some of whose decisions may not be applied yet. Those of an earlier
+    /// process were in the log before the barrier that made this node the owner.
+    fn next_epoch(&self) -> u64 {
+        let last_at = self.duties.state.lock().last_at.0;
+        let mut last = self.last_epoch.lock();
+        let epoch = clock::wall().0.max(last_at.saturating_add(1));
+        *last = epoch.unsigned_abs().max(last.saturating_add(1));
+        *last
     }
 
     /// Sees that the shard decides with the newest catalog.
