@@ -232,10 +232,12 @@ impl Shard {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut role = self.group.role();
         let mut may_own = self.may_own.clone();
+        let mut transferring = self.group.transferring();
         loop {
             let now = role.borrow_and_update().clone();
+            let handing_over = transferring.borrow_and_update().is_some();
             match now {
-                Role::Owner { .. } if !*may_own.borrow_and_update() => {}
+                Role::Owner { .. } if handing_over || !*may_own.borrow_and_update() => {}
                 Role::Owner { term, node, epoch } => {
                     let mut lost = role.clone();
                     let mut may_not = may_own.clone();
@@ -251,7 +253,7 @@ impl Shard {
                         return;
                     }
                     if *role.borrow() == (Role::Owner { term, node, epoch }) {
-                        // its actor failed: opens anew
+                        // its actor failed, or nothing is proposed until a transfer has ended: opens anew
                         continue;
                     }
                 }
@@ -268,6 +270,7 @@ impl Shard {
             tokio::select! {
                 changed = role.changed() => if changed.is_err() { return },
                 changed = may_own.changed() => if changed.is_err() { return },
+                changed = transferring.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
         }

@@ -227,7 +227,7 @@ impl Pending {
     }
 }
 
-/// Proposes what it is given until the channel closes. `stale` is told of customers whose pending state cannot be
+/// Proposes what it is given until the channel closes, or the group says that this node is not the owner. `stale` is told of customers whose pending state cannot be
 /// trusted any more.
 pub async fn run(
     group: Group,
@@ -291,6 +291,10 @@ pub async fn run(
                 pending.entries.lock().remove(&(epoch, entry));
                 tracing::warn!(%error, "an entry was not proposed");
                 pending.not_owner(&ids);
+                if matches!(error, ProposeError::NotOwner { .. }) {
+                    // nor would the next be: what is decided now would only be refused
+                    return;
+                }
             }
             error => {
                 tracing::warn!(%error, decisions = ids.len(), "the fate of an entry is unknown");
