@@ -280,7 +280,7 @@ impl Shard {
         self.open.send_replace(false);
         *self.machine.hands.lock() = None;
         self.live.set_session(None);
-        self.duties.pending.abandon();
+        self.duties.pending.abandon(self.group.applied());
     }
 
     /// One term of office: ends when an actor of it fails.

@@ -11,12 +11,13 @@ use crate::actors::{Answer, Request};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
+use sojourn_cluster::id::Position;
 use sojourn_cluster::{EntryKind, Group, ProposeError};
 use sojourn_proto::stored;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Decisions in one entry, at most.
@@ -166,6 +167,17 @@ impl Pending {
         }
     }
 
+    /// A state from another node has taken the place of this one's: what was proposed here may be in it, and is not seen
+    /// being applied.
+    pub fn overtaken(&self) {
+        self.entries.lock().clear();
+        let waiters = self.waiters.lock();
+        let proposed = waiters.iter().filter(|(_, w)| w.proposed);
+        let proposed: Vec<DecisionId> = proposed.map(|(id, _)| *id).collect();
+        drop(waiters);
+        self.unknown(&proposed, "a later state came from another node");
+    }
+
     fn mark_proposed(&self, ids: &[DecisionId]) {
         let mut waiters = self.waiters.lock();
         for id in ids {
@@ -175,24 +187,42 @@ impl Pending {
         }
     }
 
-    /// The term of office has ended: what was not given to the log is known not to be applied; of the rest, what is
-    /// not applied within the deadline is unknown.
-    pub fn abandon(self: &Arc<Self>) {
+    /// The term of office has ended: what was not given to the log is known not to be applied; the rest is answered when it
+    /// is applied, or once it is known to be lost; what is neither within the deadline is unknown.
+    ///
+    /// It is lost once an entry of a later leader is applied here. The leaders of a log's entries never go back: an entry of
+    /// one leader follows none of a later one. Entries are applied in the order of the log, so behind that entry there is
+    /// none of an earlier leader. And an entry bears the leader that put it into the log, which is the one that decided it:
+    /// who decides owns the shard, and what it gives to openraft is put into the log of that leadership or refused. The
+    /// exception would be a node that loses and regains the leadership between giving and putting; then it is applied, and
+    /// the same id, decided again, is a duplicate of it: it is done once in any case. A state that came from another node
+    /// proves nothing, for what was proposed may be in it; see [`Pending::overtaken`].
+    pub fn abandon(self: &Arc<Self>, mut applied: watch::Receiver<Option<Position>>) {
         let mut waiters = self.waiters.lock();
-        let (proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =
+        let (mut proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =
             waiters.keys().copied().partition(|id| waiters[id].proposed);
         let orphans: Vec<Waiter> = waiting.iter().filter_map(|id| waiters.remove(id)).collect();
         drop(waiters);
         for request in orphans.into_iter().flat_map(Waiter::all) {
             request.answer(Answer::NotOwner);
         }
-        if !proposed.is_empty() {
-            let pending = self.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(crate::limits::DEADLINE).await;
-                pending.unknown(&proposed, "the shard closed before it was applied");
-            });
-        }
+        // an entry that is applied without them is decoded
+        self.entries.lock().clear();
+        proposed.sort_unstable();
+        let Some(latest) = proposed.last().map(|id| (id.term, id.node)) else {
+            return;
+        };
+        let pending = self.clone();
+        tokio::spawn(async move {
+            let later = |at: &Option<Position>| at.is_some_and(|at| (at.term, at.node) > latest);
+            let lost = applied.wait_for(later);
+            match tokio::time::timeout(crate::limits::DEADLINE, lost).await {
+                Ok(Ok(_)) => pending.not_owner(&proposed),
+                Ok(Err(_)) | Err(_) => {
+                    pending.unknown(&proposed, "the shard closed before it was applied");
+                }
+            }
+        });
     }
 
     /// Whether somebody waits for a decision.
@@ -200,7 +230,7 @@ impl Pending {
         self.waiters.lock().contains_key(&id)
     }
 
-    /// Known not proposed: whoever waits may try elsewhere.
+    /// Known not to be applied: whoever waits may try elsewhere.
     pub fn not_owner(&self, ids: &[DecisionId]) {
         for id in ids {
             if let Some(waiter) = self.waiters.lock().remove(id) {
@@ -307,5 +337,59 @@ pub async fn run(
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::{Ask, CustomerKey, Reply};
+    use sojourn_journey::signal::Identifier;
+    use tokio::sync::oneshot;
+
+    fn asked(
+        pending: &Pending,
+        (term, node, counter): (u64, u64, u64),
+    ) -> oneshot::Receiver<Answer> {
+        let (tx, answer) = oneshot::channel();
+        let key = Identifier {
+            name: "id".into(),
+            value: counter.to_string(),
+        };
+        let request = Request {
+            customer: CustomerKey::new("default", key),
+            ask: Arc::new(Ask::Leave),
+            reply: Reply::once(tx),
+            permit: None,
+            decided: false,
+        };
+        let epoch = 7;
+        let id = DecisionId {
+            term,
+            node,
+            epoch,
+            counter,
+        };
+        pending.wait(id, request);
+        pending.mark_proposed(&[id]);
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_a_later_leader_ends_the_wait_for_those_of_earlier_ones() {
+        let pending: Arc<Pending> = Arc::default();
+        let at = |term, node, index| Some(Position { term, node, index });
+        let (applied, seen) = watch::channel(at(3, 1, 10));
+        let mut first = asked(&pending, (3, 1, 1));
+        pending.abandon(seen.clone());
+        applied.send_replace(at(3, 1, 11));
+        tokio::task::yield_now().await;
+        assert!(first.try_recv().is_err(), "its own leader");
+        applied.send_replace(at(3, 2, 12));
+        assert!(matches!(first.await, Ok(Answer::NotOwner)));
+        let second = asked(&pending, (4, 1, 2));
+        pending.abandon(seen);
+        pending.overtaken();
+        assert!(matches!(second.await, Ok(Answer::Unknown(_))));
     }
 }
