@@ -154,7 +154,7 @@ async fn answered(
         reply.give(answer.clone());
         return answer;
     }
-    match tokio::time::timeout_at(call.last, answer).await {
+    match tokio::time::timeout_at(call.answer_by(), answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Answer::Unknown("the answer was lost".into()),
         Err(_) => Answer::Unknown(format!("no answer within {:?}", call.within)),

@@ -120,7 +120,8 @@ impl v1::signals_server::Signals for SignalsService {
             }
         }
         drop(tx);
-        while let Ok(Some((number, answer))) = tokio::time::timeout_at(call.last, rx.recv()).await {
+        let by = call.answer_by();
+        while let Ok(Some((number, answer))) = tokio::time::timeout_at(by, rx.recv()).await {
             self::count(&self.core, &call, &answer);
             if let Some(slot) = results.get_mut(number as usize) {
                 *slot = Some(item_of(answer));
