@@ -45,7 +45,7 @@ pub struct Found {
 
 impl Found {
     fn journey_state(&self) -> JourneyState {
-        let view = self.shard.duties.view();
+        let view = self.shard.view();
         let workspace = view.workspace(&self.workspace);
         workspace.map_or_else(Default::default, |w| w.state(&self.execution.journey))
     }
@@ -241,7 +241,7 @@ pub(super) fn find_customer(
 
 /// Explains an execution that was found.
 fn why(found: &Found) -> Result<v1::WhyResponse, Status> {
-    let view = found.shard.duties.view();
+    let view = found.shard.view();
     let compiled = view
         .workspace(&found.workspace)
         .and_then(|w| w.version(&found.execution.journey, found.execution.version));

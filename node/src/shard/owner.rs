@@ -213,6 +213,15 @@ impl Shard {
         self.duties.no_match.load(Ordering::Relaxed)
     }
 
+    /// The catalog to show things with: the one that decisions are made with here, or, where none are made, the newest.
+    pub fn view(&self) -> Arc<View> {
+        if *self.open.borrow() {
+            self.duties.view()
+        } else {
+            self.catalog.newest()
+        }
+    }
+
     /// Waits until decisions are made with a position of the catalog; says why not, if not in time.
     pub async fn await_catalog(&self, position: u64, until: Instant) -> Option<String> {
         let mut applied = self.duties.decides_with();
