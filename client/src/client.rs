@@ -257,6 +257,8 @@ impl Client {
                     explain(Error::of_status(&status), &node)
                 }
                 Ok(Err(_)) | Err(_) => {
+                    // others are asked first for a while, by other calls too
+                    self.nodes.failed(&node);
                     let text =
                         format!("{node} did not answer within {:.1} s", within.as_secs_f64());
                     Error::new(Code::Deadline, text).unknown()

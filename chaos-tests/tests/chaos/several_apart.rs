@@ -23,7 +23,8 @@ use tonic::{Code, Request, Status};
 /// How long the minority is asked for each answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-fn wire(who: &Identifier) -> WireIdentifier {
+/// A customer as the wire has them.
+pub fn wire(who: &Identifier) -> WireIdentifier {
     WireIdentifier {
         name: who.name.clone(),
         value: who.value.clone(),
@@ -88,7 +89,8 @@ fn open_or_refused(what: &str, answer: &Result<impl std::fmt::Debug, Status>) ->
     Ok(())
 }
 
-async fn once(client: &Client, who: &Identifier, id: &str) -> Result<sojourn_client::Receipt> {
+/// Sends a signal that moves its customer.
+pub async fn once(client: &Client, who: &Identifier, id: &str) -> Result<sojourn_client::Receipt> {
     match client.send(signal("l.tick", who, id)).await? {
         // one that concerns nobody is recorded nowhere
         Outcome::Done(receipt) if !receipt.no_match => Ok(receipt),

@@ -32,7 +32,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a link may be mute about a signal before another is asked, where there is one; it doubles with each time.
 pub(crate) const TRY: Duration = Duration::from_secs(2);
-/// How often it is looked whether a link is mute.
+/// How often it is looked whether a link is mute; and how long one may be mute that would not be chosen now, because its
+/// shard has another owner.
 const TRY_LOOK: Duration = Duration::from_millis(500);
 
 /// The last trouble of a lane, for all who look; none since the last answer.
@@ -360,9 +361,16 @@ impl Book {
     fn ask_others(&mut self, now: Instant) {
         let mut mute = Vec::new();
         for (number, entry) in &mut self.entries {
-            if let State::Sent(link, since) = entry.state
-                && now >= since + TRY.saturating_mul(1 << entry.mute.min(5))
-            {
+            let State::Sent(link, since) = entry.state else {
+                continue;
+            };
+            let moved = self.routes.link(entry.customer, entry.avoid) != Some(link);
+            let patience = if moved {
+                TRY_LOOK
+            } else {
+                TRY.saturating_mul(1 << entry.mute.min(5))
+            };
+            if now >= since + patience {
                 entry.maybe = true;
                 entry.mute += 1;
                 entry.avoid = Some(link);

@@ -480,6 +480,39 @@ fn a_mute_link_is_passed_over_and_its_late_receipt_counts_all_the_same() {
 }
 
 #[test]
+fn what_the_old_owner_is_mute_about_is_soon_asked_of_the_new_one() {
+    let (view, low, high) = halves();
+    let mut desk = Desk::new();
+    desk.routes(&view, &[1, 2]);
+    let _answers = [
+        desk.add(&low, "1"),
+        desk.add(&low, "2"),
+        desk.add(&high, "3"),
+    ];
+    assert_eq!(
+        (desk.ids_on(1), desk.ids_on(2)),
+        (vec!["1".into()], vec!["3".into()])
+    );
+    // both shards are owned by the second node now
+    let moved = View::of_wire(&v1::Topology {
+        shards: 2,
+        owners: vec![2, 2],
+        nodes: [1, 2]
+            .map(|id| v1::NodeInfo {
+                id,
+                grpc: format!("n{id}:1"),
+                ..Default::default()
+            })
+            .to_vec(),
+        ..Default::default()
+    });
+    desk.routes(&moved, &[1, 2]);
+    desk.pass(TRY_LOOK);
+    assert_eq!(desk.ids_on(2), ["1"], "the later one waits for it");
+    assert!(desk.ids_on(1).is_empty() && desk.book.is_calm(1));
+}
+
+#[test]
 fn each_link_has_a_window_of_its_own() {
     let (view, low, high) = halves();
     let mut desk = Desk::new();
