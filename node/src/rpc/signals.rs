@@ -150,8 +150,14 @@ impl v1::signals_server::Signals for SignalsService {
         let (answers_tx, mut answers) = mpsc::unbounded_channel::<(u64, Answer)>();
         let (acks_tx, acks) = mpsc::channel::<Result<v1::StreamResponse, Status>>(16);
         let core = self.core.clone();
-        let window = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_WINDOW));
-        let bytes = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_BYTES));
+        // another node has one stream for all shards: one shard in trouble must not fill it
+        let (places, most_bytes) = if opened.forwarded {
+            (limits::IN_FLIGHT_HOP, limits::HOP_BYTES)
+        } else {
+            (limits::STREAM_WINDOW, limits::STREAM_BYTES)
+        };
+        let window = Arc::new(tokio::sync::Semaphore::new(places));
+        let bytes = Arc::new(tokio::sync::Semaphore::new(most_bytes));
         let (reader_window, reader_acks) = (window.clone(), acks_tx.clone());
         tokio::spawn(async move {
             while let Some(next) = incoming.next().await {
@@ -169,7 +175,7 @@ impl v1::signals_server::Signals for SignalsService {
                 };
                 place.forget();
                 // one that is larger than the window waits until it is alone
-                let room = request.signal.len().min(limits::STREAM_BYTES) as u32;
+                let room = request.signal.len().min(most_bytes) as u32;
                 let Ok(room) = bytes.clone().acquire_many_owned(room).await else {
                     return;
                 };
