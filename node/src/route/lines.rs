@@ -3,8 +3,9 @@
 //!
 //! Of one customer one signal at a time goes to another node: were the second taken after the first was refused, their
 //! order would be lost. On this node they may follow one another at once, for one actor takes them in order; if one comes
-//! back, the line waits until all have. What is *unknown* is answered so and not repeated; the line goes on then, for
-//! whoever sends the next before the answer to the one before cannot be helped.
+//! back, the line waits until all have. One that another node may have got when the way to it broke is sent again, with the
+//! same id, before any later one: that is safe, for a signal that was decided is answered with its first receipt. It is
+//! *unknown* only when its deadline passes like that.
 //!
 //! It does not know what a signal means, nor how it travels.
 
@@ -56,6 +57,8 @@ pub(super) struct Item {
     bytes: usize,
     /// It is with somebody who will answer.
     under_way: bool,
+    /// Another node may have decided it and has not said so.
+    maybe: bool,
     /// It was with its customer on this node before; others may come back behind it that were before it.
     came_back: bool,
 }
@@ -206,6 +209,7 @@ impl Lines {
             until,
             bytes,
             under_way: false,
+            maybe: false,
             came_back,
         };
         // without a keeper the node stops: what is dropped answers *unknown*, and is
