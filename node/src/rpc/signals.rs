@@ -160,7 +160,8 @@ impl v1::signals_server::Signals for SignalsService {
         let bytes = Arc::new(tokio::sync::Semaphore::new(most_bytes));
         let (reader_window, reader_acks) = (window.clone(), acks_tx.clone());
         tokio::spawn(async move {
-            while let Some(next) = incoming.next().await {
+            let closing = &core.closing;
+            while let Some(Some(next)) = closing.run_until_cancelled(incoming.next()).await {
                 let request = match next {
                     Ok(request) => request,
                     Err(status) => {
@@ -170,13 +171,15 @@ impl v1::signals_server::Signals for SignalsService {
                     }
                 };
                 // the window: a client that has more unanswered waits here
-                let Ok(place) = reader_window.acquire().await else {
+                let place = closing.run_until_cancelled(reader_window.acquire()).await;
+                let Some(Ok(place)) = place else {
                     return;
                 };
                 place.forget();
                 // one that is larger than the window waits until it is alone
                 let room = request.signal.len().min(most_bytes) as u32;
-                let Ok(room) = bytes.clone().acquire_many_owned(room).await else {
+                let room = bytes.clone().acquire_many_owned(room);
+                let Some(Ok(room)) = closing.run_until_cancelled(room).await else {
                     return;
                 };
                 let number = request.number;
