@@ -53,6 +53,7 @@ impl Desk {
             signal: signal(customer, id),
             deadline: self.now + Duration::from_secs(5),
             reply,
+            room: None,
         });
         answer
     }
@@ -295,6 +296,7 @@ fn the_window_holds_so_many_signals_and_so_many_bytes() {
             signal,
             deadline: desk.now + Duration::from_secs(5),
             reply,
+            room: None,
         });
         receivers.push(answer);
     }
