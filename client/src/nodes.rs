@@ -4,6 +4,7 @@
 use crate::error::{Code, Error, root_cause};
 use crate::topology::View;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use sojourn_proto::v1::{self, cluster_client::ClusterClient};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +19,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long a node that did not answer is left alone, at first and at most, as long as others can be asked.
 const REST_FIRST: Duration = Duration::from_millis(250);
 const REST_MAX: Duration = Duration::from_secs(5);
+
+/// A connection on which nothing comes is asked after this long, and given up after as much again: so a node that is
+/// stopped or cut off is left in time for another to be asked within a usual deadline.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// The address in the one form in which it is compared; nodes tell theirs without a scheme.
 pub(crate) fn address(text: &str) -> Address {
@@ -85,6 +90,7 @@ impl Nodes {
     /// # Errors
     /// Why each of them did not.
     pub async fn connect(&self, within: Duration) -> Result<(), Vec<(Address, String)>> {
+        let several = self.seeds.len() > 1;
         let mut connecting: FuturesUnordered<_> = self
             .seeds
             .iter()
@@ -93,9 +99,17 @@ impl Nodes {
                     Ok(endpoint) => endpoint,
                     Err(error) => return Err((seed, error.to_string())),
                 };
-                match tokio::time::timeout(within, endpoint.connect()).await {
+                let connecting = async {
+                    let channel = endpoint.connect().await.map_err(|e| root_cause(&e))?;
+                    // the connection of a process that is stopped is taken by its system all the same
+                    if several {
+                        answers(channel.clone()).await?;
+                    }
+                    Ok::<_, String>(channel)
+                };
+                match tokio::time::timeout(within, connecting).await {
                     Ok(Ok(channel)) => Ok((seed, channel)),
-                    Ok(Err(error)) => Err((seed, root_cause(&error))),
+                    Ok(Err(why)) => Err((seed, why)),
                     Err(_) => Err((
                         seed,
                         format!("no connection within {} s", within.as_secs_f64()),
@@ -253,6 +267,15 @@ impl Nodes {
     }
 }
 
+/// Whether somebody is there who answers; what, is all the same.
+async fn answers(channel: Channel) -> Result<(), String> {
+    let mut asked = ClusterClient::new(channel);
+    match asked.watch_topology(v1::WatchTopologyRequest {}).await {
+        Err(status) if status.code() == tonic::Code::Unavailable => Err(root_cause(&status)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// How a node is connected to.
 pub(crate) fn endpoint(server: &str, connect_within: Duration) -> Result<Endpoint, Error> {
     let bad = |why: &str| {
@@ -272,15 +295,14 @@ pub(crate) fn endpoint(server: &str, connect_within: Duration) -> Result<Endpoin
         .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sojourn_proto::v1;
 
     /// Two seeds, and a topology of nodes 1 and 2 that own one half each.
     fn two() -> (Nodes, watch::Sender<Arc<View>>) {

@@ -145,7 +145,7 @@ pub(crate) struct GroupInner {
     purging: AtomicBool,
     transport: Arc<dyn Transport>,
     /// To whom the leadership is being transferred: nothing new is proposed meanwhile.
-    transferring: Mutex<Option<NodeId>>,
+    transferring: watch::Sender<Option<NodeId>>,
     /// How many proposals have been let through and have not ended.
     proposing: watch::Sender<usize>,
     /// How many reasons there are not to stand for election.
@@ -202,7 +202,7 @@ impl Group {
             closing: AtomicBool::new(false),
             purging: AtomicBool::new(false),
             transport,
-            transferring: Mutex::new(None),
+            transferring: watch::Sender::new(None),
             proposing: watch::Sender::new(0),
             held_back: AtomicUsize::new(0),
             campaigns: AtomicBool::new(true),
@@ -429,7 +429,7 @@ impl GroupInner {
                 reason: failure.to_string(),
             });
         }
-        if let Some(target) = *self.transferring.lock() {
+        if let Some(target) = *self.transferring.borrow() {
             return Err(ProposeError::NotOwner {
                 leader: Some(target),
             });

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// The node's core.
@@ -43,6 +44,8 @@ pub struct Core {
     pub watches_handed: Arc<tokio::sync::Semaphore>,
     /// Where webhooks go.
     pub endpoints: Arc<crate::hands::endpoints::Endpoints>,
+    /// The doors close: streams take nothing more, answer what they took and end.
+    pub closing: CancellationToken,
     /// The counters of the doors.
     pub metrics: Arc<crate::metrics::Doors>,
 }
@@ -154,7 +157,7 @@ async fn answered(
         reply.give(answer.clone());
         return answer;
     }
-    match tokio::time::timeout_at(call.last, answer).await {
+    match tokio::time::timeout_at(call.answer_by(), answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Answer::Unknown("the answer was lost".into()),
         Err(_) => Answer::Unknown(format!("no answer within {:?}", call.within)),

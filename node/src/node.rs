@@ -320,6 +320,7 @@ impl Node {
             watches: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES)),
             watches_handed: Arc::new(tokio::sync::Semaphore::new(limits::WATCHES_HANDED)),
             endpoints,
+            closing: doors.clone(),
             metrics: Arc::new(metrics),
         });
         tasks.spawn(watch_clock());

@@ -20,6 +20,7 @@ mod several_apart;
 mod several_commands;
 mod several_loan;
 mod several_restarts;
+mod several_stopped;
 mod stopping;
 mod support;
 mod timers;

@@ -23,7 +23,8 @@ use tonic::{Code, Request, Status};
 /// How long the minority is asked for each answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-fn wire(who: &Identifier) -> WireIdentifier {
+/// A customer as the wire has them.
+pub fn wire(who: &Identifier) -> WireIdentifier {
     WireIdentifier {
         name: who.name.clone(),
         value: who.value.clone(),
@@ -50,13 +51,13 @@ async fn read(node: Channel, who: &Identifier, options: ReadOptions) -> Result<i
 }
 
 /// A signal at one node and no other.
-async fn send(node: Channel, who: &Identifier, id: &str) -> Result<(), Status> {
+async fn send(node: Channel, who: &Identifier, kind: &str, id: &str) -> Result<(), Status> {
     let mut request = Request::new(SendRequest {
         workspace: "default".into(),
         signal: Some(WireSignal {
             id: id.into(),
             source: "story".into(),
-            r#type: "l.tick".into(),
+            r#type: kind.into(),
             identifiers: vec![wire(who)],
             ..Default::default()
         }),
@@ -88,9 +89,10 @@ fn open_or_refused(what: &str, answer: &Result<impl std::fmt::Debug, Status>) ->
     Ok(())
 }
 
-async fn once(client: &Client, who: &Identifier, id: &str) -> Result<sojourn_client::Receipt> {
+/// Sends a signal that moves its customer.
+pub async fn once(client: &Client, who: &Identifier, id: &str) -> Result<sojourn_client::Receipt> {
     match client.send(signal("l.tick", who, id)).await? {
-        // one that concerns nobody is answered without asking anybody
+        // one that concerns nobody is recorded nowhere
         Outcome::Done(receipt) if !receipt.no_match => Ok(receipt),
         other => bail!("signal {id} of {who}: {other:?}"),
     }
@@ -138,7 +140,11 @@ async fn a_minority_answers_nothing_and_after_healing_all_agree() -> Result<()> 
     let asked = customers.iter().map(|who| {
         let minority = minority.clone();
         async move {
-            let sent = send(minority.clone(), who, "apart").await;
+            // that it concerns nobody, too, can only be told by who owns the shard still
+            let stranger = customer(&format!("stranger-{}", who.value));
+            let sent = send(minority.clone(), &stranger, "l.nothing", "apart").await;
+            open_or_refused(&format!("a signal of {stranger}"), &sent)?;
+            let sent = send(minority.clone(), who, "l.tick", "apart").await;
             open_or_refused(&format!("a signal of {who}"), &sent)?;
             let got = read(minority, who, ReadOptions::default()).await;
             open_or_refused(&format!("a read of {who}"), &got)

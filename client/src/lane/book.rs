@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Signals under way at once on one link.
 pub(crate) const WINDOW: usize = 1_024;
@@ -32,7 +32,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a link may be mute about a signal before another is asked, where there is one; it doubles with each time.
 pub(crate) const TRY: Duration = Duration::from_secs(2);
-/// How often it is looked whether a link is mute.
+/// How often it is looked whether a link is mute; and how long one may be mute that would not be chosen now, because its
+/// shard has another owner.
 const TRY_LOOK: Duration = Duration::from_millis(500);
 
 /// The last trouble of a lane, for all who look; none since the last answer.
@@ -61,6 +62,8 @@ pub(crate) struct Submit {
     pub signal: v1::Signal,
     pub deadline: Instant,
     pub reply: oneshot::Sender<Answer>,
+    /// The room that it takes among the bytes that callers may have handed over; let go with its final answer.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 struct Entry {
@@ -81,6 +84,7 @@ struct Entry {
     /// A server may have taken it, though none has said so.
     maybe: bool,
     last: Option<Error>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +121,6 @@ pub(crate) struct Book {
     next_number: u64,
     sent: HashMap<LinkId, Load>,
     look_at: Option<Instant>,
-    held_bytes: usize,
     /// Why signals wait: there is no connection, or the server has too much to do. For those who ask while they wait.
     pub trouble: Trouble,
 }
@@ -133,11 +136,7 @@ impl Book {
 
     /// How many more signals may be taken from callers.
     pub fn room(&self) -> usize {
-        if self.held_bytes >= QUEUE_BYTES {
-            0
-        } else {
-            QUEUE.saturating_sub(self.entries.len())
-        }
+        QUEUE.saturating_sub(self.entries.len())
     }
 
     /// Whether no caller waits for an answer. Looks at every signal.
@@ -217,7 +216,6 @@ impl Book {
         queue.push_back(number);
         let first = queue.len() == 1;
         self.deadlines.push(Reverse((submit.deadline, number)));
-        self.held_bytes += bytes;
         self.entries.insert(
             number,
             Entry {
@@ -233,6 +231,7 @@ impl Book {
                 avoid: None,
                 maybe: false,
                 last: None,
+                _room: submit.room,
             },
         );
         if first {
@@ -360,9 +359,16 @@ impl Book {
     fn ask_others(&mut self, now: Instant) {
         let mut mute = Vec::new();
         for (number, entry) in &mut self.entries {
-            if let State::Sent(link, since) = entry.state
-                && now >= since + TRY.saturating_mul(1 << entry.mute.min(5))
-            {
+            let State::Sent(link, since) = entry.state else {
+                continue;
+            };
+            let moved = self.routes.link(entry.customer, entry.avoid) != Some(link);
+            let patience = if moved {
+                TRY_LOOK
+            } else {
+                TRY.saturating_mul(1 << entry.mute.min(5))
+            };
+            if now >= since + patience {
                 entry.maybe = true;
                 entry.mute += 1;
                 entry.avoid = Some(link);
@@ -521,7 +527,6 @@ impl Book {
 
     fn remove(&mut self, number: u64) -> Option<oneshot::Sender<Answer>> {
         let entry = self.entries.remove(&number)?;
-        self.held_bytes -= entry.bytes;
         if let Some(queue) = self.customers.get_mut(&entry.customer) {
             queue.retain(|n| *n != number);
             match queue.front() {

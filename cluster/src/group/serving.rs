@@ -92,7 +92,7 @@ impl Group {
     /// The vote of this node's leadership, when a majority has just confirmed it. openraft's followers refuse to vote
     /// while they hear of a leader; its leader does not, and a node that only cannot hear would unseat it.
     fn leads_undisputed(&self, candidate: NodeId) -> Option<Vote> {
-        if *self.inner.transferring.lock() == Some(candidate) {
+        if *self.inner.transferring.borrow() == Some(candidate) {
             return None;
         }
         let metrics = self.inner.raft.metrics();

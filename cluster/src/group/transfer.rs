@@ -11,6 +11,7 @@ use crate::wire;
 use openraft::ServerState;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Beyond a lease, for timers that tick.
@@ -82,7 +83,7 @@ struct HandingOver<'a> {
 
 impl Drop for HandingOver<'_> {
     fn drop(&mut self) {
-        *self.inner.transferring.lock() = None;
+        self.inner.transferring.send_replace(None);
         if self.silent {
             self.inner.raft.runtime_config().heartbeat(true);
         }
@@ -108,6 +109,11 @@ enum Asked {
 }
 
 impl Group {
+    /// To whom the leadership is being transferred, now and whenever it changes: nothing is proposed here meanwhile.
+    pub fn transferring(&self) -> watch::Receiver<Option<NodeId>> {
+        self.inner.transferring.subscribe()
+    }
+
     /// Whether a member lacks so little of the log that it has it in a moment; the owner knows.
     pub fn is_near(&self, node: NodeId) -> bool {
         let inner = &*self.inner;
@@ -175,12 +181,16 @@ impl Group {
             return Err(TransferError::Late { why });
         }
         {
-            let mut transferring = inner.transferring.lock();
-            if let Some(other) = *transferring {
+            let mut before = None;
+            inner.transferring.send_if_modified(|to| {
+                before = *to;
+                *to = before.or(Some(node));
+                before.is_none()
+            });
+            if let Some(other) = before {
                 let why = format!("a transfer to node {other} is under way");
                 return Err(TransferError::Busy { why });
             }
-            *transferring = Some(node);
         }
         let silent = members.voters.len() > TWO_DECIDE;
         let _handing_over = HandingOver { inner, silent };

@@ -220,7 +220,9 @@ impl Mind {
             Err(answer) => {
                 // it stands on what is pending: not told before that is committed
                 let last = self.known.as_ref().and_then(|k| k.last);
-                self.duties.pending.answer_after(last, request, answer);
+                let confirm = &self.session.confirm;
+                let pending = &self.duties.pending;
+                pending.answer_after(last, request, answer, confirm);
             }
         }
         Ok(())
@@ -307,7 +309,8 @@ impl Mind {
                 crate::limits::DECISION_BYTES,
                 decision.parts.len()
             );
-            request.answer(Answer::Refused(why.clone()));
+            let (pending, refused) = (&self.duties.pending, Answer::Refused(why.clone()));
+            pending.answer_after(previous, request, refused, &self.session.confirm);
             // the executions have gone ahead of what was decided: begin again from what is committed
             return Err(why.into());
         }

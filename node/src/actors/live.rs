@@ -4,6 +4,8 @@ use super::customer::CustomerActor;
 use super::shard::ShardMsg;
 use super::{Answer, Ask, CustomerKey, Gauge, Permit, Refusal, Reply, Request};
 use crate::limits;
+use crate::shard::confirm::Confirm;
+use crate::shard::customer::DecisionId;
 use crate::shard::proposer::Proposal;
 use parking_lot::Mutex;
 use ractor::{ActorId, ActorRef};
@@ -21,10 +23,12 @@ pub struct Session {
     pub term: u64,
     /// This node.
     pub node: u64,
-    /// When it began, microseconds: never twice the same.
+    /// When it began, microseconds: never twice the same in one term.
     pub epoch: u64,
     /// Where decisions go.
     pub proposals: mpsc::UnboundedSender<Proposal>,
+    /// Where answers go that no decision carries.
+    pub confirm: Confirm,
     /// The actor that wakes customers.
     pub shard: ActorRef<ShardMsg>,
     counter: AtomicU64,
@@ -32,11 +36,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new term of office; `last_at` is the shard's.
+    /// A new term of office. Its clock begins at its epoch, which is after the shard's last `at`: what it decides, once
+    /// applied, keeps the epoch from being used again.
     pub fn new(
         (term, node, epoch): (u64, u64, u64),
-        last_at: Time,
-        proposals: mpsc::UnboundedSender<Proposal>,
+        (proposals, confirm): (mpsc::UnboundedSender<Proposal>, Confirm),
         shard: ActorRef<ShardMsg>,
     ) -> Session {
         Session {
@@ -44,20 +48,26 @@ impl Session {
             node,
             epoch,
             proposals,
+            confirm,
             shard,
             counter: AtomicU64::new(0),
-            clock: AtomicI64::new(last_at.0),
+            clock: AtomicI64::new(i64::try_from(epoch).unwrap_or(i64::MAX)),
         }
     }
 
     /// The next decision's id.
-    pub fn next_id(&self) -> crate::shard::customer::DecisionId {
-        crate::shard::customer::DecisionId {
+    pub fn next_id(&self) -> DecisionId {
+        DecisionId {
             term: self.term,
             node: self.node,
             epoch: self.epoch,
             counter: self.counter.fetch_add(1, Ordering::Relaxed) + 1,
         }
+    }
+
+    /// How many ids it has given.
+    fn given(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
     }
 
     /// The larger of the wall clock and the shard's last `at`.
@@ -77,6 +87,8 @@ struct Entry {
     gauge: Arc<Gauge>,
     state: State,
     used: Instant,
+    /// How many ids had been given when it was made: what it decides has a later one.
+    since: u64,
 }
 
 /// The awake customers of one shard.
@@ -113,12 +125,12 @@ struct Inner {
     session: Option<Arc<Session>>,
     customers: HashMap<CustomerKey, Entry, ByHash>,
     by_actor: HashMap<ActorId, CustomerKey>,
-    /// Customers of earlier terms of office of whom something was under way when that ended.
+    /// Customers of whom something was under way when its term of office ended, or their actor was stopped.
     left: HashMap<CustomerKey, Arc<Gauge>, ByHash>,
 }
 
 impl Inner {
-    /// Whether something of a customer is still under way from an earlier term of office: nothing may overtake it.
+    /// Whether something of a customer is still under way with an actor that is no more: nothing may overtake it.
     fn is_left_behind(&mut self, customer: &CustomerKey) -> bool {
         if self.left.is_empty() {
             return false;
@@ -233,7 +245,7 @@ impl Live {
         Ok(())
     }
 
-    /// Whether something of a customer is still under way from an earlier term of office of this node.
+    /// Whether something of a customer is still under way with an actor that is no more.
     pub fn is_left_behind(&self, customer: &CustomerKey) -> bool {
         self.inner.lock().is_left_behind(customer)
     }
@@ -268,6 +280,7 @@ impl Live {
                     gauge,
                     state: State::Waking(vec![request]),
                     used: Instant::now(),
+                    since: session.given(),
                 };
                 inner.customers.insert(customer.clone(), entry);
                 // a shard's actor that has stopped takes the session with it
@@ -322,23 +335,33 @@ impl Live {
         }
     }
 
-    /// Stops the customers of a hash: their pending state cannot be trusted. The next request wakes new ones from
-    /// what is committed.
-    pub fn distrust(&self, hash: u64) {
+    /// Stops the customers of a hash that decided this, which was not applied: their pending state cannot be trusted. The
+    /// next request wakes new ones from what is committed. Those that were woken since then stay.
+    pub fn distrust(&self, hash: u64, decided: DecisionId) {
         let mut inner = self.inner.lock();
+        let session = inner.session.as_ref();
+        if session.is_none_or(|s| s.epoch != decided.epoch) {
+            return;
+        }
         let stale: Vec<CustomerKey> = inner
             .customers
             .iter()
-            .filter(|(key, entry)| key.hash == hash && matches!(entry.state, State::Awake(_)))
+            .filter(|(key, entry)| key.hash == hash && entry.since < decided.counter)
+            .filter(|(_, entry)| matches!(entry.state, State::Awake(_)))
             .map(|(key, _)| key.clone())
             .collect();
         for key in stale {
             if let Some(Entry {
                 state: State::Awake(actor),
+                gauge,
                 ..
             }) = inner.customers.remove(&key)
             {
                 inner.by_actor.remove(&actor.get_id());
+                // what waits with it goes back only when it has ended: what comes until then must wait behind that
+                if gauge.count() > 0 {
+                    inner.left.insert(key, gauge);
+                }
                 actor.stop(None);
             }
         }
@@ -370,6 +393,7 @@ impl Live {
                 let _ = actor.drain();
             }
         }
+        inner.left.retain(|_, gauge| gauge.count() > 0);
         inner.customers.len()
     }
 

@@ -133,6 +133,16 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// Somebody outside waits for the answer, and takes it as what is true now.
+    pub fn is_from_outside(&self) -> bool {
+        match self {
+            Ask::Signal { .. } | Ask::Command { .. } => true,
+            Ask::Timer { .. } | Ask::ActionResult { .. } | Ask::Release { .. } | Ask::Leave => {
+                false
+            }
+        }
+    }
+
     /// Hash of the content, by which a repeated id with other content is told.
     pub fn content(&self) -> u64 {
         match self {
@@ -298,7 +308,8 @@ impl Request {
         let Some(to) = to.upgrade() else {
             return false;
         };
-        drop(self.permit.take());
+        // while it is held, nothing of the customer overtakes what was left behind: so not let go before it waits elsewhere
+        let permit = self.permit.take();
         let request = Refusal {
             customer: self.customer.clone(),
             ask: self.ask.clone(),
@@ -306,6 +317,7 @@ impl Request {
             answer: Answer::NotOwner,
         };
         to.take_back(request, number, until);
+        drop(permit);
         true
     }
 

@@ -16,6 +16,7 @@ use sojourn_cluster::Failure;
 use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -300,21 +301,63 @@ impl Store {
     /// They cannot be read.
     pub fn records(&self, shard: u16, customer: u64, from: u64) -> Result<Vec<Record>, Damaged> {
         let mut all = Vec::new();
-        // the value that holds `from` may begin before it
-        let low = record_key(shard, customer, 0);
-        let high = record_key(shard, customer, u64::MAX);
-        self.each_value(
-            || self.records.range(low..=high),
-            |_, value| {
-                all.extend(
-                    self.unpack(value)?
-                        .into_iter()
-                        .filter(|record| record.index >= from),
-                );
-                Ok(())
-            },
-        )?;
+        self.records_while(shard, customer, from, |record| {
+            all.push(record);
+            true
+        })?;
         Ok(all)
+    }
+
+    /// The records of one customer from log index `from` on, in log order, as long as `f` wants more. Reads no more than
+    /// that, and no values that end before `from`.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn records_while(
+        &self,
+        shard: u16,
+        customer: u64,
+        from: u64,
+        mut f: impl FnMut(Record) -> bool,
+    ) -> Result<(), Damaged> {
+        const DOING: &str = "reading records";
+        let first = record_key(shard, customer, 0);
+        let high = record_key(shard, customer, u64::MAX);
+        // the value that holds `from` may begin before it
+        let before = self.faults.reading(DOING, || {
+            let mut values = self
+                .records
+                .range(first..=record_key(shard, customer, from));
+            values.next_back().map(fjall::Guard::into_inner).transpose()
+        })?;
+        if let Some((_, value)) = &before {
+            for record in self.unpack(value)? {
+                if record.index >= from && !f(record) {
+                    return Ok(());
+                }
+            }
+        }
+        let low = match &before {
+            Some((key, _)) => Bound::Excluded(key.to_vec()),
+            None => Bound::Included(first.to_vec()),
+        };
+        let bounds = (low, Bound::Included(high.to_vec()));
+        let mut values = self
+            .faults
+            .reading(DOING, || Ok(self.records.range(bounds)))?;
+        let mut next = || {
+            self.faults.reading(DOING, || {
+                values.next().map(fjall::Guard::into_inner).transpose()
+            })
+        };
+        while let Some((_, value)) = next()? {
+            for record in self.unpack(&value)? {
+                if !f(record) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The records of one customer that were written together with the one at `index`, in log order.

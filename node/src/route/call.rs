@@ -64,6 +64,12 @@ impl Call {
         }
     }
 
+    /// When the answer leaves, whatever it says: a little after what was waited for has been given up, so that this is said,
+    /// and before the caller gives up, or nothing would be.
+    pub fn answer_by(&self) -> Instant {
+        self.until + self.last.saturating_duration_since(self.until) / 4
+    }
+
     /// The same for one signal of a stream, which comes later and has the usual time.
     pub fn renewed(self, now: Instant) -> Call {
         let within = limits::DEADLINE;

@@ -17,11 +17,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
 /// Opening the stream may take this long.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
+/// Why a stream ends that is given up.
+const LOST: &str = "the node cannot be reached";
 /// Signals that are given to the stream at once.
 const AT_ONCE: usize = 256;
 
@@ -43,24 +46,35 @@ struct Given {
     closed: bool,
 }
 
-/// Carries signals to a node until nobody has any more and all are answered.
+/// Carries signals to a node until nobody has any more and all are answered, or it is given up.
 pub(super) async fn run(
     me: NodeId,
     way: Way,
     mut signals: mpsc::UnboundedReceiver<v1::StreamRequest>,
     events: mpsc::UnboundedSender<Event>,
+    given_up: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(AT_ONCE);
     while signals.recv_many(&mut batch, AT_ONCE).await > 0 {
         let waiting: HashSet<u64> = batch.iter().map(|s| s.number).collect();
-        let opened = tokio::time::timeout(OPEN_WITHIN, open(me, &way)).await;
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(OPEN_WITHIN, open(me, &way)) => opened
+                .unwrap_or_else(|_| Err(format!("no stream within {} s", OPEN_WITHIN.as_secs()))),
+            () = given_up.cancelled() => Err(LOST.into()),
+        };
         let why = match opened {
-            Ok(Ok(stream)) => carry(stream, &mut batch, waiting, &mut signals, &events).await,
-            Ok(Err(why)) => Some((why, HashSet::new(), waiting)),
-            Err(_) => {
-                let why = format!("no stream within {} s", OPEN_WITHIN.as_secs());
-                Some((why, HashSet::new(), waiting))
+            Ok(stream) => {
+                let carried = carry(
+                    stream,
+                    &mut batch,
+                    waiting,
+                    &mut signals,
+                    &events,
+                    &given_up,
+                );
+                carried.await
             }
+            Err(why) => Some((why, HashSet::new(), waiting)),
         };
         batch.clear();
         let Some((why, unknown, unsent)) = why else {
@@ -115,6 +129,7 @@ async fn carry(
     mut waiting: HashSet<u64>,
     signals: &mut mpsc::UnboundedReceiver<v1::StreamRequest>,
     events: &mpsc::UnboundedSender<Event>,
+    given_up: &CancellationToken,
 ) -> Option<Broken> {
     let mut more = true;
     let why = loop {
@@ -143,6 +158,7 @@ async fn carry(
                 Err(status) => break status.message().to_owned(),
             },
             n = signals.recv_many(batch, AT_ONCE), if more => more = n > 0,
+            () = given_up.cancelled() => break LOST.to_owned(),
         }
     };
     let given = {

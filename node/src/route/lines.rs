@@ -3,8 +3,9 @@
 //!
 //! Of one customer one signal at a time goes to another node: were the second taken after the first was refused, their
 //! order would be lost. On this node they may follow one another at once, for one actor takes them in order; if one comes
-//! back, the line waits until all have. What is *unknown* is answered so and not repeated; the line goes on then, for
-//! whoever sends the next before the answer to the one before cannot be helped.
+//! back, the line waits until all have. One that another node may have got when the way to it broke is sent again, with the
+//! same id, before any later one: that is safe, for a signal that was decided is answered with its first receipt. It is
+//! *unknown* only when its deadline passes like that.
 //!
 //! It does not know what a signal means, nor how it travels.
 
@@ -56,6 +57,8 @@ pub(super) struct Item {
     bytes: usize,
     /// It is with somebody who will answer.
     under_way: bool,
+    /// Another node may have decided it and has not said so.
+    maybe: bool,
     /// It was with its customer on this node before; others may come back behind it that were before it.
     came_back: bool,
 }
@@ -73,7 +76,7 @@ struct Held {
 pub struct Lines {
     shards: Arc<Shards>,
     disk_full: Arc<AtomicBool>,
-    /// By shard: signals in the lines. While there are none, nothing can be overtaken.
+    /// By shard: signals in the lines. While there are none, nothing can be overtaken, and nobody needs to look who it is.
     waiting: Vec<AtomicUsize>,
     numbers: AtomicU64,
     held: Mutex<Held>,
@@ -156,6 +159,9 @@ impl Lines {
         let shard = usize::from(self.shards.of(hash));
         let waiting = self.waiting.get(shard);
         waiting.is_some_and(|n| n.load(Ordering::Acquire) > 0)
+            // only of the same customer something can be overtaken: were all of the shard to wait behind these, the lines
+            // would not be empty again before a moment without load
+            && self.held.lock().customers.contains_key(&hash)
     }
 
     fn hold(&self, customer: u64, bytes: usize, all_the_same: bool) -> Result<(), &'static str> {
@@ -203,6 +209,7 @@ impl Lines {
             until,
             bytes,
             under_way: false,
+            maybe: false,
             came_back,
         };
         // without a keeper the node stops: what is dropped answers *unknown*, and is
@@ -251,5 +258,33 @@ fn bytes_of(ask: &Ask) -> usize {
         | Ask::ActionResult { .. }
         | Ask::Release { .. }
         | Ask::Leave => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sojourn_journey::signal::Identifier;
+
+    #[test]
+    fn only_who_is_in_the_lines_is_waited_for() {
+        let shards = Arc::new(Shards::new(1));
+        let (lines, _handed) = Lines::new(shards, Arc::default());
+        let key = |value: &str| {
+            let name = "id".to_owned();
+            let value = value.to_owned();
+            CustomerKey::new("default", Identifier { name, value })
+        };
+        let (first, other) = (key("first"), key("other"));
+        assert!(!lines.waits_of(first.hash));
+        let back = Refusal {
+            customer: first.clone(),
+            ask: Arc::new(Ask::Leave),
+            reply: Reply::nobody(),
+            answer: Answer::NotOwner,
+        };
+        lines.take_back(back, 1, Instant::now());
+        assert!(lines.waits_of(first.hash));
+        assert!(!lines.waits_of(other.hash), "of the same shard");
     }
 }

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::place::topology::Owner;
 use crate::rpc::errors;
 use crate::shard::owner::Shard;
-use sojourn_cluster::NodeId;
+use sojourn_cluster::{NodeId, ShardId};
 use sojourn_proto::v1;
 use sojourn_proto::v1::executions_client::ExecutionsClient;
 use sojourn_proto::v1::journeys_client::JourneysClient;
@@ -157,7 +157,7 @@ impl Core {
     }
 
     /// Reads from a shard as `options` want it: from the owner, linearizably; when they say `stale`, from this node's
-    /// replica if it has one; with `at_least`, from that replica once it has applied it. A replica that cannot show what
+    /// replica if it has one, else from any that answers; with `at_least`, from that replica once it has applied it. A replica that cannot show what
     /// it should leaves it to the owner.
     ///
     /// # Errors
@@ -193,6 +193,18 @@ impl Core {
                 }
             }
         }
+        if stale && !call.forwarded && self.shards.local(shard).is_none() {
+            for node in self.replicas_elsewhere(shard) {
+                let within = call.left() / PATIENCE_PART;
+                let asked = tokio::time::timeout(within, self.hand_over(node, &there)).await;
+                match asked {
+                    // another replica may show it, or its owner
+                    Err(_) => {}
+                    Ok(Err(status)) if errors::is_not_owner(&status) || !was_answered(&status) => {}
+                    Ok(answer) => return answer,
+                }
+            }
+        }
         let here = &here;
         let confirmed = |replica: Arc<Shard>| async move {
             let read = replica.group.read_index(call.until).await;
@@ -207,6 +219,25 @@ impl Core {
         };
         self.at_owner(call, Kind::Read, shard, confirmed, there)
             .await
+    }
+
+    /// The other nodes that can be reached and have a replica of a shard, its owner first.
+    fn replicas_elsewhere(&self, shard: u16) -> Vec<NodeId> {
+        let owner = match self.topology.owner(shard) {
+            Owner::There(node) => Some(node),
+            Owner::Here(_) | Owner::Unknown => None,
+        };
+        let layout = self.topology.cluster().layout().ok();
+        let voters = layout.map(|l| l.voters(ShardId(shard)).to_vec());
+        let heard = self.topology.heard();
+        let mut nodes: Vec<NodeId> = owner.into_iter().collect();
+        for node in voters.into_iter().flatten() {
+            if node != self.topology.me && !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        nodes.retain(|node| heard.get(node).is_some_and(|h| h.why.is_none()));
+        nodes
     }
 
     async fn hand_over<A, T>(

@@ -109,7 +109,7 @@ impl ExecutionsService {
             other => return Err(status_of(other)),
         };
         if let Some(at) = receipt.position
-            && !applied(&shard, at.index, call.last).await
+            && !applied(&shard, at.index, call.answer_by()).await
         {
             return Err(errors::unknown(&format!(
                 "entry {} of shard {} is not applied here yet",

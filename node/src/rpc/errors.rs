@@ -76,6 +76,7 @@ pub fn overloaded(cause: &str, retry_after: Duration) -> Status {
     details.set_retry_info(Some(retry_after));
     let text = match cause {
         "overloaded_disk" => "overloaded: disk: less space is free than limits.disk_free_min; free some, or enlarge the disk".to_owned(),
+        "overloaded_watches" => "overloaded: watches: as many are open on this node as may be; close some, or watch less".to_owned(),
         "overloaded_history" => "overloaded: history: it waits for its checkpoint; try again".to_owned(),
         other => format!("{}: too many inputs are under way; try again", other.replace('_', ": ")),
     };

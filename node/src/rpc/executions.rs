@@ -45,7 +45,7 @@ pub struct Found {
 
 impl Found {
     fn journey_state(&self) -> JourneyState {
-        let view = self.shard.duties.view();
+        let view = self.shard.view();
         let workspace = view.workspace(&self.workspace);
         workspace.map_or_else(Default::default, |w| w.state(&self.execution.journey))
     }
@@ -197,6 +197,14 @@ impl Target {
     }
 }
 
+/// Reads where it may wait for the disk: who is away, and what ended, is in history.
+async fn reading<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|e| Status::internal(e.to_string()))?
+}
+
 /// Finds an execution in this node's replica, which may be read as `seen` says.
 pub(super) fn find(shard: Arc<Shard>, seen: &Seen, target: &Target) -> Result<Found, Status> {
     let (bucket, _) = read::bucket(&*shard, target.hash).map_err(|e| unreadable(&e))?;
@@ -241,7 +249,7 @@ pub(super) fn find_customer(
 
 /// Explains an execution that was found.
 fn why(found: &Found) -> Result<v1::WhyResponse, Status> {
-    let view = found.shard.duties.view();
+    let view = found.shard.view();
     let compiled = view
         .workspace(&found.workspace)
         .and_then(|w| w.version(&found.execution.journey, found.execution.version));
@@ -302,14 +310,17 @@ impl v1::executions_server::Executions for ExecutionsService {
     ) -> Result<Response<v1::GetExecutionResponse>, Status> {
         let call = Call::of(request.metadata())?;
         let request = request.into_inner();
-        let target = &target(request.execution.clone())?;
+        let target = Arc::new(target(request.execution.clone())?);
         let shard = self.core.shards.of(target.hash);
-        let here = |shard, seen: Seen| async move {
-            let found = find(shard, &seen, target)?;
-            Ok(v1::GetExecutionResponse {
-                execution: Some(found.shown()),
-                position: Some(found.position),
-                age_ms: seen.age_ms,
+        let here = |shard, seen: Seen| {
+            let target = target.clone();
+            reading(move || {
+                let found = find(shard, &seen, &target)?;
+                Ok(v1::GetExecutionResponse {
+                    execution: Some(found.shown()),
+                    position: Some(found.position),
+                    age_ms: seen.age_ms,
+                })
             })
         };
         let there = |channel| {
@@ -336,10 +347,12 @@ impl v1::executions_server::Executions for ExecutionsService {
     ) -> Result<Response<v1::TimelineResponse>, Status> {
         let call = Call::of(request.metadata())?;
         let request = request.into_inner();
-        let asked = &super::timeline::Asked::of(&request)?;
+        let asked = Arc::new(super::timeline::Asked::of(&request)?);
         let shard = self.core.shards.of(asked.target.hash);
-        let here =
-            |shard, seen: Seen| async move { super::timeline::timeline(shard, &seen, asked) };
+        let here = |shard, seen: Seen| {
+            let asked = asked.clone();
+            reading(move || super::timeline::timeline(shard, &seen, &asked))
+        };
         let there = |channel| {
             let onward = call.onward(self.core.topology.me, request.clone());
             async move { executions(channel).timeline(onward).await }
@@ -354,9 +367,12 @@ impl v1::executions_server::Executions for ExecutionsService {
     ) -> Result<Response<v1::WhyResponse>, Status> {
         let call = Call::of(request.metadata())?;
         let request = request.into_inner();
-        let target = &target(request.execution.clone())?;
+        let target = Arc::new(target(request.execution.clone())?);
         let shard = self.core.shards.of(target.hash);
-        let here = |shard, seen: Seen| async move { why(&find(shard, &seen, target)?) };
+        let here = |shard, seen: Seen| {
+            let target = target.clone();
+            reading(move || why(&find(shard, &seen, &target)?))
+        };
         let there = |channel| {
             let onward = call.onward(self.core.topology.me, request.clone());
             async move { executions(channel).why(onward).await }
@@ -479,11 +495,14 @@ impl v1::executions_server::Executions for ExecutionsService {
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
         let call = Call::of(request.metadata())?;
-        let request = &request.into_inner();
+        let request = request.into_inner();
         let key = identifier("customer", request.customer.clone())?;
-        let customer = &CustomerKey::new(workspace(&request.workspace)?, key);
+        let customer = CustomerKey::new(workspace(&request.workspace)?, key);
         let shard = self.core.shards.of(customer.hash);
-        let here = |shard: Arc<Shard>, _| async move { receipt_of(&shard, customer, request) };
+        let here = |shard: Arc<Shard>, _| {
+            let (customer, request) = (customer.clone(), request.clone());
+            reading(move || receipt_of(&shard, &customer, &request))
+        };
         let there = |channel| {
             let onward = call.onward(self.core.topology.me, request.clone());
             async move { executions(channel).get_receipt(onward).await }

@@ -276,7 +276,7 @@ fn scan(
     room: usize,
     until: Instant,
 ) -> Result<Scanned, ReadError> {
-    let view = shard.duties.view();
+    let view = shard.view();
     let workspace = view.workspace(&filter.workspace);
     let mut found = Vec::new();
     let mut after = after;

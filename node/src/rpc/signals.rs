@@ -120,7 +120,8 @@ impl v1::signals_server::Signals for SignalsService {
             }
         }
         drop(tx);
-        while let Ok(Some((number, answer))) = tokio::time::timeout_at(call.last, rx.recv()).await {
+        let by = call.answer_by();
+        while let Ok(Some((number, answer))) = tokio::time::timeout_at(by, rx.recv()).await {
             self::count(&self.core, &call, &answer);
             if let Some(slot) = results.get_mut(number as usize) {
                 *slot = Some(item_of(answer));
@@ -149,11 +150,18 @@ impl v1::signals_server::Signals for SignalsService {
         let (answers_tx, mut answers) = mpsc::unbounded_channel::<(u64, Answer)>();
         let (acks_tx, acks) = mpsc::channel::<Result<v1::StreamResponse, Status>>(16);
         let core = self.core.clone();
-        let window = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_WINDOW));
-        let bytes = Arc::new(tokio::sync::Semaphore::new(limits::STREAM_BYTES));
+        // another node has one stream for all shards: one shard in trouble must not fill it
+        let (places, most_bytes) = if opened.forwarded {
+            (limits::IN_FLIGHT_HOP, limits::HOP_BYTES)
+        } else {
+            (limits::STREAM_WINDOW, limits::STREAM_BYTES)
+        };
+        let window = Arc::new(tokio::sync::Semaphore::new(places));
+        let bytes = Arc::new(tokio::sync::Semaphore::new(most_bytes));
         let (reader_window, reader_acks) = (window.clone(), acks_tx.clone());
         tokio::spawn(async move {
-            while let Some(next) = incoming.next().await {
+            let closing = &core.closing;
+            while let Some(Some(next)) = closing.run_until_cancelled(incoming.next()).await {
                 let request = match next {
                     Ok(request) => request,
                     Err(status) => {
@@ -163,13 +171,15 @@ impl v1::signals_server::Signals for SignalsService {
                     }
                 };
                 // the window: a client that has more unanswered waits here
-                let Ok(place) = reader_window.acquire().await else {
+                let place = closing.run_until_cancelled(reader_window.acquire()).await;
+                let Some(Ok(place)) = place else {
                     return;
                 };
                 place.forget();
                 // one that is larger than the window waits until it is alone
-                let room = request.signal.len().min(limits::STREAM_BYTES) as u32;
-                let Ok(room) = bytes.clone().acquire_many_owned(room).await else {
+                let room = request.signal.len().min(most_bytes) as u32;
+                let room = bytes.clone().acquire_many_owned(room);
+                let Some(Ok(room)) = closing.run_until_cancelled(room).await else {
                     return;
                 };
                 let number = request.number;

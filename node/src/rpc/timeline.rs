@@ -65,37 +65,37 @@ pub(super) fn timeline(
     };
     let (from, skip) = after.unwrap_or((0, 0));
     let from = from.max(found.customer.first_index);
-    let records = read::records(&*found.shard, found.hash, from).map_err(|e| unreadable(&e))?;
     let mut entries = Vec::new();
     let mut next_page_token = String::new();
-    for record in records {
-        if after.is_some() && (record.index, record.sub) <= (from, skip) {
-            continue;
+    let concerns = |p: &crate::shard::decision::Part| match &only {
+        None => true,
+        Some((journey, instance, run)) => {
+            p.run == *run && p.journey == *journey && p.instance == *instance
         }
-        let decision = Decision::decode(&record.bytes).map_err(|e| unreadable(&e.into()))?;
+    };
+    let read = read::records_while(&*found.shard, found.hash, from, |record| {
+        if after.is_some() && (record.index, record.sub) <= (from, skip) {
+            return Ok(true);
+        }
+        let decision = Decision::decode(&record.bytes)?;
         if decision.customer != found.customer.customer.key || decision.workspace != found.workspace
         {
-            continue;
+            return Ok(true);
         }
-        let concerns = |p: &crate::shard::decision::Part| match &only {
-            None => true,
-            Some((journey, instance, run)) => {
-                p.run == *run && p.journey == *journey && p.instance == *instance
-            }
-        };
         // where the customer is kept is nothing that happened to them
         if matches!(decision.cause, stored::cause::Cause::Leave(_)) {
-            continue;
+            return Ok(true);
         }
-        if only.is_some() && !decision.parts.iter().any(&concerns) {
-            continue;
+        if only.is_some() && !decision.parts.iter().any(concerns) {
+            return Ok(true);
         }
         entries.push(entry(&decision, found.shard.number, record.index, concerns));
         if entries.len() >= page {
             next_page_token = format!("{filter:016x}.{}.{}", record.index, record.sub);
-            break;
         }
-    }
+        Ok(next_page_token.is_empty())
+    });
+    read.map_err(|e| unreadable(&e))?;
     Ok(v1::TimelineResponse {
         entries,
         next_page_token,

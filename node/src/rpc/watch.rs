@@ -7,7 +7,6 @@
 use super::errors;
 use super::timeline::{entry, execution_id};
 use crate::core::{Core, identifier, workspace};
-use crate::limits;
 use crate::place::topology::Owner;
 use crate::route::call::Call;
 use crate::route::seek::executions;
@@ -28,6 +27,8 @@ type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> 
 
 /// Answers that wait for a slow client.
 const AHEAD: usize = 64;
+/// A watch that finds no room is worth another try after this long: others end when their clients go.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// A shard without a source is looked at again after this long; sooner when an owner changes.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -75,17 +76,13 @@ pub fn watch(
         customer,
         execution,
     };
-    let (room, limit) = if call.forwarded {
-        (&core.watches_handed, limits::WATCHES_HANDED)
+    let room = if call.forwarded {
+        &core.watches_handed
     } else {
-        (&core.watches, limits::WATCHES)
+        &core.watches
     };
     let Ok(place) = room.clone().try_acquire_owned() else {
-        return Err(errors::with_reason(
-            tonic::Code::ResourceExhausted,
-            "overloaded_watches",
-            format!("{limit} watches are open on this node: close some, or watch less"),
-        ));
+        return Err(errors::overloaded("overloaded_watches", WATCH_AGAIN));
     };
     let (tx, rx) = mpsc::channel(AHEAD);
     let shards: Vec<u16> = match call.shard.or_else(|| filter.shard(core)) {

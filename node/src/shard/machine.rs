@@ -277,6 +277,7 @@ impl Machine for ShardMachine {
         state.restored = state.applied;
         state.history_up_to = up_to;
         self.take_over(state);
+        self.pending.overtaken();
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod checkpoint;
+pub mod confirm;
 pub mod counters;
 pub mod customer;
 pub mod decision;

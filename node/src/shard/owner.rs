@@ -1,6 +1,8 @@
 //! One replica of a shard on this node, and the owner's term of office: opens when the group says so, closes at once
 //! when it is lost.
 
+use super::confirm;
+use super::customer::DecisionId;
 use super::machine::ShardMachine;
 use super::pace::Pace;
 use super::proposer;
@@ -129,6 +131,8 @@ pub struct Shard {
     shards: usize,
     may_own: watch::Receiver<bool>,
     open: watch::Sender<bool>,
+    /// The epoch of the last term of office in this process.
+    last_epoch: Mutex<u64>,
 }
 
 impl Replica for Shard {
@@ -190,6 +194,7 @@ impl Shard {
             shards: parts.shards,
             may_own: parts.may_own,
             open: watch::channel(false).0,
+            last_epoch: Mutex::new(0),
         })
     }
 
@@ -206,6 +211,15 @@ impl Shard {
     /// Signals that matched nothing.
     pub fn no_matches(&self) -> u64 {
         self.duties.no_match.load(Ordering::Relaxed)
+    }
+
+    /// The catalog to show things with: the one that decisions are made with here, or, where none are made, the newest.
+    pub fn view(&self) -> Arc<View> {
+        if *self.open.borrow() {
+            self.duties.view()
+        } else {
+            self.catalog.newest()
+        }
     }
 
     /// Waits until decisions are made with a position of the catalog; says why not, if not in time.
@@ -227,10 +241,12 @@ impl Shard {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut role = self.group.role();
         let mut may_own = self.may_own.clone();
+        let mut transferring = self.group.transferring();
         loop {
             let now = role.borrow_and_update().clone();
+            let handing_over = transferring.borrow_and_update().is_some();
             match now {
-                Role::Owner { .. } if !*may_own.borrow_and_update() => {}
+                Role::Owner { .. } if handing_over || !*may_own.borrow_and_update() => {}
                 Role::Owner { term, node, epoch } => {
                     let mut lost = role.clone();
                     let mut may_not = may_own.clone();
@@ -246,7 +262,7 @@ impl Shard {
                         return;
                     }
                     if *role.borrow() == (Role::Owner { term, node, epoch }) {
-                        // its actor failed: opens anew
+                        // its actor failed, or nothing is proposed until a transfer has ended: opens anew
                         continue;
                     }
                 }
@@ -263,6 +279,7 @@ impl Shard {
             tokio::select! {
                 changed = role.changed() => if changed.is_err() { return },
                 changed = may_own.changed() => if changed.is_err() { return },
+                changed = transferring.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
         }
@@ -272,22 +289,20 @@ impl Shard {
         self.open.send_replace(false);
         *self.machine.hands.lock() = None;
         self.live.set_session(None);
-        self.duties.pending.abandon();
+        self.duties.pending.abandon(self.group.applied());
     }
 
     /// One term of office: ends when an actor of it fails.
     async fn office(self: Arc<Self>, term: u64, node: u64, _group_epoch: u64) {
-        // after the last `at` of the shard, so never one that an earlier term of office used for its decisions
-        let before = self.duties.state.lock().last_at.0;
-        let epoch = clock::wall().0.max(before.saturating_add(1)).unsigned_abs();
         if let Err(error) = self.use_newest_catalog().await {
             tracing::warn!(shard = self.number, error, "the shard cannot open");
             tokio::time::sleep(Duration::from_millis(50)).await;
             return;
         }
         let (proposals, proposed) = mpsc::unbounded_channel();
+        let (confirm, decided) = mpsc::unbounded_channel();
         let (stale_tx, mut stale) = mpsc::unbounded_channel();
-        let (again_tx, mut again) = mpsc::unbounded_channel::<Request>();
+        let (again_tx, mut again) = mpsc::unbounded_channel::<(DecisionId, Request)>();
         let (hands_tx, hands) = mpsc::unbounded_channel();
         let (reopened_tx, reopened) = mpsc::unbounded_channel();
         let args = ShardArgs {
@@ -305,8 +320,12 @@ impl Shard {
             }
         };
         let _stop_actor = StopOnDrop(actor.get_cell());
-        let last_at = self.duties.state.lock().last_at;
-        let session = Arc::new(Session::new((term, node, epoch), last_at, proposals, actor));
+        let epoch = self.next_epoch();
+        let session = Arc::new(Session::new(
+            (term, node, epoch),
+            (proposals, confirm),
+            actor,
+        ));
         self.duties.pending.decide_again_by(again_tx);
         *self.machine.hands.lock() = Some(hands_tx);
         self.live.set_session(Some(session.clone()));
@@ -320,6 +339,7 @@ impl Shard {
             stale_tx,
             (Pace::new(self.live.gauge()), limits::DEADLINE),
         );
+        let confirmed = confirm::run(self.group.clone(), (term, node), decided);
         let agenda = agenda::run(
             self.duties.clone(),
             self.live.clone(),
@@ -331,9 +351,9 @@ impl Shard {
         let restart = async {
             loop {
                 tokio::select! {
-                    Some(hash) = stale.recv() => self.live.distrust(hash),
-                    Some(request) = again.recv() => {
-                        self.live.distrust(request.customer.hash);
+                    Some((hash, decided)) = stale.recv() => self.live.distrust(hash, decided),
+                    Some((ignored, request)) = again.recv() => {
+                        self.live.distrust(request.customer.hash, ignored);
                         self.live.again(request);
                     }
                     else => return,
@@ -342,11 +362,23 @@ impl Shard {
         };
         tokio::select! {
             () = proposer => {}
+            () = confirmed => {}
             () = agenda => {}
             () = catalog => {}
             () = restart => {}
             _ = actor_ended => {}
         }
+    }
+
+    /// After the last `at` of the shard, so never one that an earlier term of office used for decisions that were applied;
+    /// and after the one before it in this process, some of whose decisions may not be applied yet. Those of an earlier
+    /// process were in the log before the barrier that made this node the owner.
+    fn next_epoch(&self) -> u64 {
+        let last_at = self.duties.state.lock().last_at.0;
+        let mut last = self.last_epoch.lock();
+        let epoch = clock::wall().0.max(last_at.saturating_add(1));
+        *last = epoch.unsigned_abs().max(last.saturating_add(1));
+        *last
     }
 
     /// Sees that the shard decides with the newest catalog.

@@ -1,6 +1,7 @@
 //! Gathers decisions while the last entry is in flight, proposes them as one entry, and sees that every asker is
 //! answered: by apply, or as *unknown*.
 
+use super::confirm::Confirm;
 use super::customer::DecisionId;
 use super::decision::Decision;
 use super::pace::Pace;
@@ -10,12 +11,13 @@ use crate::actors::{Answer, Request};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
+use sojourn_cluster::id::Position;
 use sojourn_cluster::{EntryKind, Group, ProposeError};
 use sojourn_proto::stored;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Decisions in one entry, at most.
@@ -36,15 +38,26 @@ struct Waiter {
     request: Request,
     /// Repetitions, which share its fate.
     followers: Vec<Request>,
-    /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied.
-    after: Vec<(Request, Answer)>,
+    /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied, and their
+    /// term of office has confirmed them.
+    after: Vec<(Request, Answer, Confirm)>,
     /// Its decision is in an entry that was given to the log.
     proposed: bool,
 }
 
+/// Answers once the term of office that decided it is confirmed; it may have ended.
+fn answer_confirmed(request: Request, answer: Answer, confirm: &Confirm) {
+    if !request.ask.is_from_outside() {
+        return request.answer(answer);
+    }
+    if let Err(back) = confirm.send((request, answer)) {
+        back.0.0.answer(Answer::NotOwner);
+    }
+}
+
 impl Waiter {
     fn all(self) -> impl Iterator<Item = Request> {
-        let after = self.after.into_iter().map(|(request, _)| request);
+        let after = self.after.into_iter().map(|(request, ..)| request);
         std::iter::once(self.request)
             .chain(self.followers)
             .chain(after)
@@ -60,12 +73,12 @@ pub struct Pending {
     entries: Mutex<Entries>,
     waiters: Mutex<HashMap<DecisionId, Waiter>>,
     /// Where requests go that must be decided again.
-    again: Mutex<Option<mpsc::UnboundedSender<Request>>>,
+    again: Mutex<Option<mpsc::UnboundedSender<(DecisionId, Request)>>>,
 }
 
 impl Pending {
     /// Ignored decisions' requests go to `again`.
-    pub fn decide_again_by(&self, again: mpsc::UnboundedSender<Request>) {
+    pub fn decide_again_by(&self, again: mpsc::UnboundedSender<(DecisionId, Request)>) {
         *self.again.lock() = Some(again);
     }
 
@@ -93,15 +106,21 @@ impl Pending {
         }
     }
 
-    /// An answer that was decided on a decision in flight leaves when that is applied; at once when it is already.
-    pub fn answer_after(&self, id: Option<DecisionId>, mut request: Request, answer: Answer) {
-        request.decided = true;
+    /// An answer that no decision carries, but that may have been decided on one in flight: it leaves when that is applied
+    /// and the term of office that decided it is confirmed to last still. Else the request goes back: nothing was proposed.
+    pub fn answer_after(
+        &self,
+        id: Option<DecisionId>,
+        request: Request,
+        answer: Answer,
+        confirm: &Confirm,
+    ) {
         let mut waiters = self.waiters.lock();
         match id.and_then(|id| waiters.get_mut(&id)) {
-            Some(waiter) => waiter.after.push((request, answer)),
+            Some(waiter) => waiter.after.push((request, answer, confirm.clone())),
             None => {
                 drop(waiters);
-                request.answer(answer);
+                answer_confirmed(request, answer, confirm);
             }
         }
     }
@@ -128,8 +147,8 @@ impl Pending {
                     follower.answer(Answer::Receipt(again));
                 }
                 waiter.request.answer(Answer::Receipt(receipt));
-                for (request, answer) in waiter.after {
-                    request.answer(answer);
+                for (request, answer, confirm) in waiter.after {
+                    answer_confirmed(request, answer, &confirm);
                 }
             }
             Verdict::Ignored => {
@@ -137,8 +156,8 @@ impl Pending {
                 for request in waiter.all() {
                     match &again {
                         Some(again) => {
-                            if let Err(back) = again.send(request) {
-                                back.0.answer(Answer::NotOwner);
+                            if let Err(back) = again.send((decision.id, request)) {
+                                back.0.1.answer(Answer::NotOwner);
                             }
                         }
                         None => request.answer(Answer::NotOwner),
@@ -146,6 +165,17 @@ impl Pending {
                 }
             }
         }
+    }
+
+    /// A state from another node has taken the place of this one's: what was proposed here may be in it, and is not seen
+    /// being applied.
+    pub fn overtaken(&self) {
+        self.entries.lock().clear();
+        let waiters = self.waiters.lock();
+        let proposed = waiters.iter().filter(|(_, w)| w.proposed);
+        let proposed: Vec<DecisionId> = proposed.map(|(id, _)| *id).collect();
+        drop(waiters);
+        self.unknown(&proposed, "a later state came from another node");
     }
 
     fn mark_proposed(&self, ids: &[DecisionId]) {
@@ -157,24 +187,42 @@ impl Pending {
         }
     }
 
-    /// The term of office has ended: what was not given to the log is known not to be applied; of the rest, what is
-    /// not applied within the deadline is unknown.
-    pub fn abandon(self: &Arc<Self>) {
+    /// The term of office has ended: what was not given to the log is known not to be applied; the rest is answered when it
+    /// is applied, or once it is known to be lost; what is neither within the deadline is unknown.
+    ///
+    /// It is lost once an entry of a later leader is applied here. The leaders of a log's entries never go back: an entry of
+    /// one leader follows none of a later one. Entries are applied in the order of the log, so behind that entry there is
+    /// none of an earlier leader. And an entry bears the leader that put it into the log, which is the one that decided it:
+    /// who decides owns the shard, and what it gives to openraft is put into the log of that leadership or refused. The
+    /// exception would be a node that loses and regains the leadership between giving and putting; then it is applied, and
+    /// the same id, decided again, is a duplicate of it: it is done once in any case. A state that came from another node
+    /// proves nothing, for what was proposed may be in it; see [`Pending::overtaken`].
+    pub fn abandon(self: &Arc<Self>, mut applied: watch::Receiver<Option<Position>>) {
         let mut waiters = self.waiters.lock();
-        let (proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =
+        let (mut proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =
             waiters.keys().copied().partition(|id| waiters[id].proposed);
         let orphans: Vec<Waiter> = waiting.iter().filter_map(|id| waiters.remove(id)).collect();
         drop(waiters);
         for request in orphans.into_iter().flat_map(Waiter::all) {
             request.answer(Answer::NotOwner);
         }
-        if !proposed.is_empty() {
-            let pending = self.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(crate::limits::DEADLINE).await;
-                pending.unknown(&proposed, "the shard closed before it was applied");
-            });
-        }
+        // an entry that is applied without them is decoded
+        self.entries.lock().clear();
+        proposed.sort_unstable();
+        let Some(latest) = proposed.last().map(|id| (id.term, id.node)) else {
+            return;
+        };
+        let pending = self.clone();
+        tokio::spawn(async move {
+            let later = |at: &Option<Position>| at.is_some_and(|at| (at.term, at.node) > latest);
+            let lost = applied.wait_for(later);
+            match tokio::time::timeout(crate::limits::DEADLINE, lost).await {
+                Ok(Ok(_)) => pending.not_owner(&proposed),
+                Ok(Err(_)) | Err(_) => {
+                    pending.unknown(&proposed, "the shard closed before it was applied");
+                }
+            }
+        });
     }
 
     /// Whether somebody waits for a decision.
@@ -182,7 +230,7 @@ impl Pending {
         self.waiters.lock().contains_key(&id)
     }
 
-    /// Known not proposed: whoever waits may try elsewhere.
+    /// Known not to be applied: whoever waits may try elsewhere.
     pub fn not_owner(&self, ids: &[DecisionId]) {
         for id in ids {
             if let Some(waiter) = self.waiters.lock().remove(id) {
@@ -196,16 +244,20 @@ impl Pending {
     /// The fate of these stayed unknown until their deadline.
     fn unknown(&self, ids: &[DecisionId], why: &str) {
         for id in ids {
-            if let Some(waiter) = self.waiters.lock().remove(id) {
-                for request in waiter.all() {
-                    request.answer(Answer::Unknown(why.to_owned()));
-                }
+            let Some(waiter) = self.waiters.lock().remove(id) else {
+                continue;
+            };
+            for request in std::iter::once(waiter.request).chain(waiter.followers) {
+                request.answer(Answer::Unknown(why.to_owned()));
+            }
+            for (request, ..) in waiter.after {
+                request.answer(Answer::NotOwner);
             }
         }
     }
 }
 
-/// Proposes what it is given until the channel closes. `stale` is told of customers whose pending state cannot be
+/// Proposes what it is given until the channel closes, or the group says that this node is not the owner. `stale` is told of customers whose pending state cannot be
 /// trusted any more.
 pub async fn run(
     group: Group,
@@ -213,7 +265,7 @@ pub async fn run(
     node: u64,
     epoch: u64,
     mut proposals: mpsc::UnboundedReceiver<Proposal>,
-    stale: mpsc::UnboundedSender<u64>,
+    stale: mpsc::UnboundedSender<(u64, DecisionId)>,
     (mut pace, deadline): (Pace, Duration),
 ) {
     let mut gathered: Vec<Proposal> = Vec::new();
@@ -249,7 +301,7 @@ pub async fn run(
             entry,
         };
         let decisions: Vec<Arc<Decision>> = batch.into_iter().map(|p| p.decision).collect();
-        let hashes: Vec<u64> = decisions.iter().map(|d| d.hash).collect();
+        let hashes: Vec<(u64, DecisionId)> = decisions.iter().map(|d| (d.hash, d.id)).collect();
         pending.entries.lock().insert((epoch, entry), decisions);
         let body: Bytes = message.encode_to_vec().into();
         let until = Instant::now() + deadline;
@@ -258,9 +310,9 @@ pub async fn run(
         let outcome = group.propose(EntryKind::Decisions, body, until).await;
         pace.entry(begun.elapsed());
         let Err(error) = outcome else { continue };
-        for hash in hashes {
+        for decided in hashes {
             // the owner's loop may have ended: then every actor has
-            let _ = stale.send(hash);
+            let _ = stale.send(decided);
         }
         match error {
             ProposeError::NotOwner { .. }
@@ -269,6 +321,10 @@ pub async fn run(
                 pending.entries.lock().remove(&(epoch, entry));
                 tracing::warn!(%error, "an entry was not proposed");
                 pending.not_owner(&ids);
+                if matches!(error, ProposeError::NotOwner { .. }) {
+                    // nor would the next be: what is decided now would only be refused
+                    return;
+                }
             }
             error => {
                 tracing::warn!(%error, decisions = ids.len(), "the fate of an entry is unknown");
@@ -281,5 +337,59 @@ pub async fn run(
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::{Ask, CustomerKey, Reply};
+    use sojourn_journey::signal::Identifier;
+    use tokio::sync::oneshot;
+
+    fn asked(
+        pending: &Pending,
+        (term, node, counter): (u64, u64, u64),
+    ) -> oneshot::Receiver<Answer> {
+        let (tx, answer) = oneshot::channel();
+        let key = Identifier {
+            name: "id".into(),
+            value: counter.to_string(),
+        };
+        let request = Request {
+            customer: CustomerKey::new("default", key),
+            ask: Arc::new(Ask::Leave),
+            reply: Reply::once(tx),
+            permit: None,
+            decided: false,
+        };
+        let epoch = 7;
+        let id = DecisionId {
+            term,
+            node,
+            epoch,
+            counter,
+        };
+        pending.wait(id, request);
+        pending.mark_proposed(&[id]);
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_a_later_leader_ends_the_wait_for_those_of_earlier_ones() {
+        let pending: Arc<Pending> = Arc::default();
+        let at = |term, node, index| Some(Position { term, node, index });
+        let (applied, seen) = watch::channel(at(3, 1, 10));
+        let mut first = asked(&pending, (3, 1, 1));
+        pending.abandon(seen.clone());
+        applied.send_replace(at(3, 1, 11));
+        tokio::task::yield_now().await;
+        assert!(first.try_recv().is_err(), "its own leader");
+        applied.send_replace(at(3, 2, 12));
+        assert!(matches!(first.await, Ok(Answer::NotOwner)));
+        let second = asked(&pending, (4, 1, 2));
+        pending.abandon(seen);
+        pending.overtaken();
+        assert!(matches!(second.await, Ok(Answer::Unknown(_))));
     }
 }

@@ -191,20 +191,56 @@ pub fn decisions_at(
     Ok(decisions)
 }
 
-/// The records of a customer hash from a log index on, in log order: those in the store, then those that wait.
+/// The records of a customer hash from a log index on, in log order.
+///
+/// # Errors
+/// They cannot be read.
 pub fn records(replica: &impl Replica, customer: u64, from: u64) -> Result<Vec<Record>, ReadError> {
+    let mut all = Vec::new();
+    records_while(replica, customer, from, |record| {
+        all.push(record);
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
+/// The same, those in the store, then those that wait, as long as `f` wants more: no more than that is read.
+///
+/// # Errors
+/// They cannot be read, or `f` says so.
+pub fn records_while(
+    replica: &impl Replica,
+    customer: u64,
+    from: u64,
+    mut f: impl FnMut(Record) -> Result<bool, ReadError>,
+) -> Result<(), ReadError> {
     // waiting first: a checkpoint that completes in between makes some appear twice, never vanish
     let (applied, waiting) = {
         let state = replica.state().lock();
         (state.applied, state.waiting.records(customer))
     };
-    let mut all = replica.history().records(replica.shard(), customer, from)?;
-    // history may be ahead of what this replica has applied
-    all.retain(|r| r.index <= applied);
-    all.extend(waiting.into_iter().filter(|r| r.index >= from));
-    all.sort_by_key(|r| (r.index, r.sub));
-    all.dedup_by_key(|r| (r.index, r.sub));
-    Ok(all)
+    let mut last = None;
+    let mut more = Ok(true);
+    let history = replica.history();
+    history.records_while(replica.shard(), customer, from, |record| {
+        // history may be ahead of what this replica has applied
+        if record.index > applied {
+            return false;
+        }
+        last = Some((record.index, record.sub));
+        more = f(record);
+        matches!(more, Ok(true))
+    })?;
+    if !more? {
+        return Ok(());
+    }
+    for record in waiting {
+        let place = (record.index, record.sub);
+        if record.index >= from && Some(place) > last && !f(record)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Which execution of which customer.
@@ -301,10 +337,10 @@ fn replayed(
     wanted: &Wanted<'_>,
 ) -> Result<Option<Arc<Execution>>, ReadError> {
     let mut events: Vec<Event> = Vec::new();
-    for record in records(replica, hash, customer.first_index)? {
+    records_while(replica, hash, customer.first_index, |record| {
         let decision = Decision::decode(&record.bytes)?;
         if decision.workspace != customer.workspace || decision.customer != customer.customer.key {
-            continue;
+            return Ok(true);
         }
         let ours = decision.parts.into_iter().filter(|p| {
             p.run == wanted.run
@@ -312,7 +348,8 @@ fn replayed(
                 && p.instance.as_deref() == wanted.instance
         });
         events.extend(ours.flat_map(|p| p.events));
-    }
+        Ok(true)
+    })?;
     Ok(Execution::replay(&events).map(Arc::new))
 }
 

@@ -1,7 +1,7 @@
 //! Reads and commands through doors that have no replica answer as the owner does.
 
 use crate::support::{
-    JOURNEY, Member, cluster, key, publish, reference, send, signal, stop, until,
+    JOURNEY, Member, cluster, key, publish, reference, send, signal, spread, stop, until,
 };
 use sojourn_proto::v1;
 use std::collections::BTreeSet;
@@ -176,6 +176,28 @@ async fn reports_are_equal_at_every_door() {
     let here = members[0].journeys().list(listed.clone()).await.unwrap();
     let there = members[1].journeys().list(listed).await.unwrap();
     assert_eq!(here.into_inner(), there.into_inner());
+    stop(members).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_explains_what_was_published_after_it_was_opened() {
+    let members = spread(3).await;
+    publish(&members[0], JOURNEY).await;
+    send(&members[0], signal("c1", "a", "t.start")).await;
+    for member in &members {
+        let request = v1::WhyRequest {
+            execution: Some(reference("c1")),
+            options: Some(v1::ReadOptions {
+                stale: true,
+                ..Default::default()
+            }),
+        };
+        // a replica shows it once it has heard of it
+        until("an explanation", async || {
+            member.executions().why(request.clone()).await.ok()
+        })
+        .await;
+    }
     stop(members).await;
 }
 

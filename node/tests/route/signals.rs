@@ -10,6 +10,57 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_answers_what_its_streams_took_and_ends_them() {
+    let mut members = cluster(1).await;
+    let member = members.remove(0);
+    publish(&member, JOURNEY).await;
+    send(&member, signal("c", "start", "t.start")).await;
+    let (tx, rx) = tokio::sync::mpsc::unbounded_channel();
+    let step = move |number: u64| {
+        let step = signal("c", &format!("s{number}"), "t.step");
+        // the stream ends when it ends
+        let _ = tx.send(v1::StreamRequest {
+            number,
+            workspace: String::new(),
+            signal: step.encode_to_vec().into(),
+        });
+    };
+    let outgoing = tokio_stream::wrappers::UnboundedReceiverStream::new(rx);
+    let mut acks = member.signals().stream(outgoing).await.unwrap();
+    let acks = acks.get_mut();
+    let mut next = 0;
+    while next < 8 {
+        step(next);
+        next += 1;
+    }
+    // one more for each that is answered: it never pauses by itself
+    let mut stopping = Some(member);
+    let mut stopped = None;
+    let ended = loop {
+        match tokio::time::timeout(PATIENCE, acks.message())
+            .await
+            .unwrap()
+        {
+            Ok(Some(response)) => {
+                for _ in response.acks {
+                    step(next);
+                    next += 1;
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        }
+        if next > 40
+            && let Some(member) = stopping.take()
+        {
+            stopped = Some(tokio::spawn(member.node.stop()));
+        }
+    };
+    ended.expect("an end in order");
+    stopped.expect("it was told to").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_through_each_door_is_applied_once() {
     let members = cluster(3).await;
     publish(&members[0], JOURNEY).await;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A line that could not go on is looked at again after this long; sooner when an owner changes.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -33,6 +33,8 @@ struct Line {
     here: bool,
     /// One of them came back: nothing goes until all have.
     came_back: bool,
+    /// Something of the customer was left behind on this node when it was looked last.
+    left_behind: bool,
     /// Nothing goes before this.
     pause: Option<Instant>,
 }
@@ -40,6 +42,8 @@ struct Line {
 struct Lane {
     address: String,
     signals: mpsc::UnboundedSender<v1::StreamRequest>,
+    /// With the lane its stream ends: what waits for it comes back.
+    _carries: DropGuard,
 }
 
 /// Keeps the lines of a node.
@@ -111,6 +115,7 @@ impl Keeper {
                     if changed.is_err() {
                         break;
                     }
+                    self.leave_lost();
                     self.go_on_with_all(true);
                 }
                 () = sleep_until(wake) => {
@@ -123,13 +128,23 @@ impl Keeper {
         }
         for line in std::mem::take(&mut self.customers).into_values() {
             for item in line.items {
-                let answer = match item.under_way {
+                let answer = match item.under_way || item.maybe {
                     true => Answer::Unknown("this node stops".into()),
                     false => Answer::NotOwner,
                 };
                 self.lines.answer(item, answer);
             }
         }
+    }
+
+    /// Nodes that cannot be reached are not waited for: others may own their shards soon.
+    fn leave_lost(&mut self) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let heard = self.topology.heard();
+        let is_lost = |node: &NodeId| heard.get(node).is_some_and(|h| h.why.is_some());
+        self.lanes.retain(|node, _| !is_lost(node));
     }
 
     fn take(&mut self, event: Event) {
@@ -165,13 +180,22 @@ impl Keeper {
             } => {
                 tracing::debug!(why, unknown = unknown.len(), unsent = unsent.len());
                 for number in unknown {
-                    self.answered(number, Answer::Unknown(why.clone()));
+                    if let Some(item) = self.item(number) {
+                        item.maybe = true;
+                    }
+                    self.answered(number, Answer::NotOwner);
                 }
                 for number in unsent {
                     self.answered(number, Answer::NotOwner);
                 }
             }
         }
+    }
+
+    fn item(&mut self, number: u64) -> Option<&mut Item> {
+        let line = self.customers.get_mut(self.numbers.get(&number)?)?;
+        let at = line.items.binary_search_by_key(&number, |i| i.number);
+        line.items.get_mut(at.ok()?)
     }
 
     /// One that was under way is answered, or comes back.
@@ -217,6 +241,11 @@ impl Keeper {
         self.numbers.remove(&item.number);
         self.deadlines.remove(&(item.until, item.number));
         let answer = match answer {
+            Answer::Receipt(_) | Answer::Unknown(_) => answer,
+            // whatever a later attempt met
+            _ if item.maybe => {
+                Answer::Unknown("the way to the owner broke before it answered".into())
+            }
             Answer::NotOwner => self.nowhere(&item.customer),
             other => other,
         };
@@ -309,7 +338,10 @@ impl Keeper {
         let again = Some(now + AGAIN);
         let shard = self.lines.shards.of(customer.hash);
         let left_behind = self.lines.shards.local(shard);
-        if left_behind.is_some_and(|shard| shard.live.is_left_behind(customer)) {
+        let left_behind = left_behind.is_some_and(|shard| shard.live.is_left_behind(customer));
+        // what was left behind comes back a moment before it counts as such no more, and may not have been taken yet
+        if left_behind || line.left_behind {
+            line.left_behind = left_behind;
             line.pause = again;
             return;
         }
@@ -446,8 +478,21 @@ fn lane_to<'a>(
     {
         let (signals, waiting) = mpsc::unbounded_channel();
         let address = way.address.clone();
-        tokio::spawn(lane::run(topology.me, way, waiting, lines.events.clone()));
-        lanes.insert(node, Lane { address, signals });
+        let given_up = CancellationToken::new();
+        let lane = lane::run(
+            topology.me,
+            way,
+            waiting,
+            lines.events.clone(),
+            given_up.clone(),
+        );
+        tokio::spawn(lane);
+        let lane = Lane {
+            address,
+            signals,
+            _carries: given_up.drop_guard(),
+        };
+        lanes.insert(node, lane);
     }
     lanes.get(&node).map(|lane| &lane.signals)
 }
