@@ -8,18 +8,19 @@ pub use builder::Builder;
 use crate::error::{Code, Error};
 use crate::lane::{
     self,
-    book::{Submit, Trouble},
+    book::{QUEUE_BYTES, Submit, Trouble},
 };
 use crate::nodes::{Address, Nodes};
 use crate::receipt::{Outcome, Receipt};
 use crate::signal::{Identifier, Signal};
 use crate::topology;
+use prost::Message as _;
 use sojourn_proto::v1;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tonic::transport::Channel;
 
 /// How long a call may take unless told otherwise.
@@ -40,6 +41,8 @@ pub struct Client {
     pub(crate) deadline: Duration,
     server: Arc<str>,
     lane: mpsc::Sender<Submit>,
+    /// Bytes of signals without a final answer.
+    room: Arc<Semaphore>,
     trouble: Trouble,
 }
 
@@ -127,13 +130,22 @@ impl Client {
         deadline: Instant,
     ) -> Result<Pending, Error> {
         let (reply, answer) = oneshot::channel();
-        let submit = Submit {
-            workspace: self.workspace.clone(),
-            signal: signal.wire,
-            deadline,
-            reply,
+        // one that is larger than all of it waits until it is alone
+        let bytes = signal.wire.encoded_len().clamp(1, QUEUE_BYTES);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let handing_over = async {
+            let room = self.room.clone().acquire_many_owned(bytes).await;
+            let submit = Submit {
+                workspace: self.workspace.clone(),
+                signal: signal.wire,
+                deadline,
+                reply,
+                // never closed
+                room: room.ok(),
+            };
+            self.lane.send(submit).await
         };
-        match tokio::time::timeout_at(deadline.into(), self.lane.send(submit)).await {
+        match tokio::time::timeout_at(deadline.into(), handing_over).await {
             Ok(Ok(())) => Ok(Pending(answer)),
             Ok(Err(_)) => Err(gone()),
             Err(_) => Err(Error::new(

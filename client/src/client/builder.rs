@@ -2,12 +2,15 @@
 
 use super::{Client, DEADLINE, DEADLINE_MAX};
 use crate::error::{Code, Error};
-use crate::lane::{self, book::Trouble};
+use crate::lane::{
+    self,
+    book::{QUEUE_BYTES, Trouble},
+};
 use crate::nodes::Nodes;
 use crate::topology;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Signals handed over and not yet looked at by the lane.
 const HANDOVER: usize = 1_024;
@@ -112,6 +115,7 @@ impl Builder {
             deadline: self.deadline,
             server: self.server.into(),
             lane,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             trouble,
         }
     }

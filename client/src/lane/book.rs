@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Signals under way at once on one link.
 pub(crate) const WINDOW: usize = 1_024;
@@ -62,6 +62,8 @@ pub(crate) struct Submit {
     pub signal: v1::Signal,
     pub deadline: Instant,
     pub reply: oneshot::Sender<Answer>,
+    /// The room that it takes among the bytes that callers may have handed over; let go with its final answer.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 struct Entry {
@@ -82,6 +84,7 @@ struct Entry {
     /// A server may have taken it, though none has said so.
     maybe: bool,
     last: Option<Error>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +121,6 @@ pub(crate) struct Book {
     next_number: u64,
     sent: HashMap<LinkId, Load>,
     look_at: Option<Instant>,
-    held_bytes: usize,
     /// Why signals wait: there is no connection, or the server has too much to do. For those who ask while they wait.
     pub trouble: Trouble,
 }
@@ -134,11 +136,7 @@ impl Book {
 
     /// How many more signals may be taken from callers.
     pub fn room(&self) -> usize {
-        if self.held_bytes >= QUEUE_BYTES {
-            0
-        } else {
-            QUEUE.saturating_sub(self.entries.len())
-        }
+        QUEUE.saturating_sub(self.entries.len())
     }
 
     /// Whether no caller waits for an answer. Looks at every signal.
@@ -218,7 +216,6 @@ impl Book {
         queue.push_back(number);
         let first = queue.len() == 1;
         self.deadlines.push(Reverse((submit.deadline, number)));
-        self.held_bytes += bytes;
         self.entries.insert(
             number,
             Entry {
@@ -234,6 +231,7 @@ impl Book {
                 avoid: None,
                 maybe: false,
                 last: None,
+                _room: submit.room,
             },
         );
         if first {
@@ -529,7 +527,6 @@ impl Book {
 
     fn remove(&mut self, number: u64) -> Option<oneshot::Sender<Answer>> {
         let entry = self.entries.remove(&number)?;
-        self.held_bytes -= entry.bytes;
         if let Some(queue) = self.customers.get_mut(&entry.customer) {
             queue.retain(|n| *n != number);
             match queue.front() {
