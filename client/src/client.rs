@@ -204,10 +204,22 @@ impl Client {
     where
         Q: Clone,
     {
-        self.attempts(None, request, true, call).await
+        self.attempts(None, request, Manner::Quick, call).await
     }
 
-    /// The same, to the owner of the customer with this hash.
+    /// The same for what waits for something: it may take all of the deadline.
+    pub(crate) async fn call_patiently<Q, A>(
+        &self,
+        request: Q,
+        call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+    {
+        self.attempts(None, request, Manner::Patient, call).await
+    }
+
+    /// The same as [`Client::call`], to the owner of the customer with this hash.
     pub(crate) async fn call_at<Q, A>(
         &self,
         place: Option<u64>,
@@ -217,7 +229,7 @@ impl Client {
     where
         Q: Clone,
     {
-        self.attempts(place, request, true, call).await
+        self.attempts(place, request, Manner::Quick, call).await
     }
 
     /// One call to any node of what must not be done twice: again only after an answer that says that nothing was done.
@@ -229,20 +241,21 @@ impl Client {
     where
         Q: Clone,
     {
-        self.attempts(None, request, false, call).await
+        self.attempts(None, request, Manner::Once, call).await
     }
 
     async fn attempts<Q, A>(
         &self,
         place: Option<u64>,
         request: Q,
-        twice: bool,
+        manner: Manner,
         call: impl AsyncFn(Channel, tonic::Request<Q>) -> Result<tonic::Response<A>, tonic::Status>,
     ) -> Result<A, Error>
     where
         Q: Clone,
     {
         let until = Instant::now() + self.deadline;
+        let twice = manner != Manner::Once;
         let mut attempts = 0;
         let mut unknown = false;
         let mut avoid: Vec<Address> = Vec::new();
@@ -252,9 +265,9 @@ impl Client {
                 .take()
                 .unwrap_or_else(|| self.nodes.pick(place, &avoid));
             let left = until.saturating_duration_since(Instant::now());
-            // what is asked of an owner takes little time: half of it is left for another node, should this one be mute
+            // what takes little time leaves half of it for another node, should this one be mute
             let halved =
-                place.is_some() && twice && self.nodes.has_others(std::slice::from_ref(&node));
+                manner == Manner::Quick && self.nodes.has_others(std::slice::from_ref(&node));
             let within = if halved { left / 2 } else { left };
             let mut once = tonic::Request::new(request.clone());
             once.set_timeout(within);
@@ -320,6 +333,17 @@ impl Client {
         }
         error
     }
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// It may be done twice, and takes little time.
+    Quick,
+    /// It may be done twice, and waits for something.
+    Patient,
+    /// It must not be done twice.
+    Once,
 }
 
 /// Names the server in errors that are about reaching it.

@@ -147,7 +147,7 @@ impl Client {
             to,
             actor: actor.to_owned(),
         };
-        self.call(request, async |channel, request| {
+        self.call_patiently(request, async |channel, request| {
             ClusterClient::new(channel).transfer(request).await
         })
         .await
@@ -161,7 +161,7 @@ impl Client {
         let request = v1::VerifyRequest {
             shards: shards.to_vec(),
         };
-        self.call(request, async |channel, request| {
+        self.call_patiently(request, async |channel, request| {
             ClusterClient::new(channel)
                 .max_decoding_message_size(crate::lane::DECODE_MAX)
                 .verify(request)

@@ -41,7 +41,7 @@ impl Client {
             text: text.to_owned(),
             actor: actor.to_owned(),
         };
-        self.call(request, async |channel, request| {
+        self.call_patiently(request, async |channel, request| {
             JourneysClient::new(channel).publish(request).await
         })
         .await
@@ -91,7 +91,7 @@ impl Client {
             journey: name.to_owned(),
             actor: actor.to_owned(),
         };
-        let answer = self.call(request, async |channel, request| {
+        let answer = self.call_patiently(request, async |channel, request| {
             JourneysClient::new(channel).activate(request).await
         });
         answer.await?.journey.ok_or_else(|| without("a journey"))
@@ -118,7 +118,7 @@ impl Client {
             mode: mode.into(),
             actor: actor.to_owned(),
         };
-        let answer = self.call(request, async |channel, request| {
+        let answer = self.call_patiently(request, async |channel, request| {
             JourneysClient::new(channel).deactivate(request).await
         });
         answer.await?.journey.ok_or_else(|| without("a journey"))

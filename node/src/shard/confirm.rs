@@ -5,7 +5,7 @@
 
 use crate::actors::{Answer, Request};
 use crate::limits;
-use sojourn_cluster::Group;
+use sojourn_cluster::{Group, ProposeError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -15,7 +15,8 @@ const AT_ONCE: usize = 1_024;
 /// Where a term of office confirms its answers. With its end they go back: nothing was proposed for them.
 pub type Confirm = mpsc::UnboundedSender<(Request, Answer)>;
 
-/// Confirms answers of one term of office, that of this (term, node), until the channel closes.
+/// Confirms answers of one term of office, that of this (term, node), until the channel closes, or the group says that this
+/// node is not the owner.
 pub async fn run(
     group: Group,
     leader: (u64, u64),
@@ -26,7 +27,8 @@ pub async fn run(
         let until = Instant::now() + limits::DEADLINE;
         // what is read then is of this leadership's own time, or its term is over: an owner has applied an entry of its
         // own term, and a later leadership confirms nothing before one of its own
-        let confirmed = match group.read_index(until).await {
+        let read = group.read_index(until).await;
+        let confirmed = match &read {
             Ok(at) => (at.term, at.node) == leader,
             Err(error) => {
                 tracing::debug!(%error, answers = gathered.len(), "answers were not confirmed");
@@ -35,6 +37,10 @@ pub async fn run(
         };
         for (request, answer) in gathered.drain(..) {
             request.answer(if confirmed { answer } else { Answer::NotOwner });
+        }
+        if let Err(ProposeError::NotOwner { .. }) = read {
+            // nor would the next be: what is decided now would only go back
+            return;
         }
     }
 }
