@@ -19,6 +19,7 @@ mod several;
 mod several_apart;
 mod several_commands;
 mod several_loan;
+mod several_moves;
 mod several_restarts;
 mod several_stopped;
 mod stopping;
