@@ -159,8 +159,16 @@ impl ShardMachine {
                             .unwrap_or_else(|e| stop(self.shard, index, &e.to_string())),
                     ),
                 };
-                let verdict = apply(&mut state, index, sub as u32, &decision, bytes)
-                    .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()));
+                // one that came into the log under another leadership than the one that decided it (this node lost it
+                // and got it back in between) counts as lost: its asker has been told so, or will be
+                let of_leader = (decision.id.term, decision.id.node) == (at.term, at.node);
+                let verdict = if of_leader {
+                    apply(&mut state, index, sub as u32, &decision, bytes)
+                        .unwrap_or_else(|e| stop(self.shard, index, &e.to_string()))
+                } else {
+                    state.ignored += 1;
+                    Verdict::Ignored
+                };
                 verdicts.push((decision, verdict));
             }
             (state.applied, state.last_entry) = (index, index);

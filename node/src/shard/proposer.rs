@@ -192,11 +192,10 @@ impl Pending {
     ///
     /// It is lost once an entry of a later leader is applied here. The leaders of a log's entries never go back: an entry of
     /// one leader follows none of a later one. Entries are applied in the order of the log, so behind that entry there is
-    /// none of an earlier leader. And an entry bears the leader that put it into the log, which is the one that decided it:
-    /// who decides owns the shard, and what it gives to openraft is put into the log of that leadership or refused. The
-    /// exception would be a node that loses and regains the leadership between giving and putting; then it is applied, and
-    /// the same id, decided again, is a duplicate of it: it is done once in any case. A state that came from another node
-    /// proves nothing, for what was proposed may be in it; see [`Pending::overtaken`].
+    /// none of an earlier leader. And a decision in an entry of another leader than the one that decided it is ignored on
+    /// every replica, so one that came into the log after its node had lost and regained the leadership is lost too. A
+    /// state that came from another node proves nothing, for what was proposed may be in it; see
+    /// [`Pending::overtaken`].
     pub fn abandon(self: &Arc<Self>, mut applied: watch::Receiver<Option<Position>>) {
         let mut waiters = self.waiters.lock();
         let (mut proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =

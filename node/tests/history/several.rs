@@ -197,9 +197,13 @@ async fn send(nodes: &[Node], shop: &mut Shop, people: &[usize], kind: &str) {
             .iter()
             .map(|n| shop.decide(&owner.place, *n, kind))
             .collect::<Vec<_>>();
+        let leader = match &*owner.group.role().borrow() {
+            Role::Owner { term, node, .. } => (*term, *node),
+            role => panic!("it does not own the shard any more: {role:?}"),
+        };
         owner
             .group
-            .propose(EntryKind::Decisions, body(&decided), soon())
+            .propose(EntryKind::Decisions, body_of(decided, leader), soon())
             .await
             .expect("it is applied");
     }

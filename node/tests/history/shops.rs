@@ -400,10 +400,14 @@ pub struct World {
     next: u64,
 }
 
-pub fn body(decisions: &[Decision]) -> Bytes {
+/// An entry of the leader of this term and node, which decided it.
+pub fn body_of(mut decisions: Vec<Decision>, (term, node): (u64, u64)) -> Bytes {
+    for decision in &mut decisions {
+        (decision.id.term, decision.id.node) = (term, node);
+    }
     let entry = stored::Decisions {
         decisions: decisions.iter().map(Decision::encode).collect(),
-        node: 1,
+        node,
         epoch: 1,
         entry: 0,
     };
@@ -426,9 +430,9 @@ impl World {
             .into_iter()
             .map(|n| self.shop.decide(&self.first, n, kind))
             .collect();
-        let body = body(&decisions);
-        self.log.push((self.next, body.clone()));
         let at = position(self.next);
+        let body = body_of(decisions, (at.term, at.node));
+        self.log.push((self.next, body.clone()));
         self.first.machine.apply(at, EntryKind::Decisions, &body);
         // the entries between are of other kinds
         self.next += 3;
