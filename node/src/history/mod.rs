@@ -10,6 +10,7 @@ pub mod index;
 #[cfg(test)]
 mod moved;
 mod piece;
+mod receipts;
 pub mod store;
 pub mod take;
 #[cfg(test)]

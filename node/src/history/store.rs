@@ -5,21 +5,20 @@
 //! a day, so that expiring is dropping. `marks`: shard u16 -> `stored::HistoryMark`; for what else stands there see
 //! [`super::take`]. `catalog`: the catalog's last checkpoint once more. The others stand in [`super::index`].
 
+use super::Record;
 use super::fault::{Damaged, Faults, listed, precheck};
 use super::take::Desk;
-use super::waiting::{Batch, Place, Receipts};
-use super::{Keep, Record};
+use super::waiting::Batch;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_cluster::Failure;
-use sojourn_journey::time::Time;
 use sojourn_proto::stored;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use tokio::sync::watch;
 
 /// History of all shards of this node.
@@ -35,8 +34,8 @@ pub struct Store {
     /// One a shard, made when it is first asked for.
     pub(super) desks: Mutex<HashMap<u16, Arc<Mutex<Desk>>>>,
     /// The names of all keyspaces, as they stand in the list on disk.
-    names: Mutex<BTreeSet<String>>,
-    shortened: AtomicU64,
+    pub(super) names: Mutex<BTreeSet<String>>,
+    pub(super) shortened: AtomicU64,
     pub(super) faults: Faults,
 }
 
@@ -56,11 +55,11 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// What one keyspace gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 
-fn options() -> KeyspaceCreateOptions {
+pub(super) fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
 }
 
-const DAY_PREFIX: &str = "receipts-";
+pub(super) const DAY_PREFIX: &str = "receipts-";
 
 const CATALOG_MANIFEST: &[u8] = b"manifest";
 const CATALOG_STATE: &[u8] = b"state";
@@ -189,110 +188,6 @@ impl Store {
         })?;
         self.caught_up(&mut desk, mark.up_to);
         Ok(())
-    }
-
-    fn write_receipts(&self, shard: u16, day: u32, receipts: &Receipts) -> Result<(), Damaged> {
-        if receipts.is_empty() {
-            return Ok(());
-        }
-        let keyspace = self.day(day)?;
-        let mut sorted: Vec<_> = receipts.iter().collect();
-        sorted.sort_unstable();
-        // written before the mark: an index entry whose record did not make it is corrected by the replay
-        let mut batch = self.db.batch();
-        for (hash, (index, sub)) in sorted {
-            let mut value = [0u8; 12];
-            value[..8].copy_from_slice(&index.to_be_bytes());
-            value[8..].copy_from_slice(&sub.to_be_bytes());
-            batch.insert(&keyspace, receipt_key(shard, *hash), value);
-        }
-        self.faults.writing("writing receipts", || batch.commit())
-    }
-
-    pub(super) fn day(&self, day: u32) -> Result<Keyspace, Damaged> {
-        let mut days = self.days.lock();
-        if let Some(keyspace) = days.get(&day) {
-            return Ok(keyspace.clone());
-        }
-        let name = day_name(day);
-        let keyspace = self.faults.writing("beginning a day of receipts", || {
-            self.db.keyspace(&name, options)
-        })?;
-        let mut names = self.names.lock();
-        names.insert(name);
-        self.faults.list(&names)?;
-        days.insert(day, keyspace.clone());
-        Ok(keyspace)
-    }
-
-    /// Drops what is kept for a while only: the receipts of days before the window, and the oldest day while they take
-    /// too many bytes; the unmatched signals of a shard.
-    ///
-    /// # Errors
-    /// Refused by the file system.
-    pub fn expire(&self, shard: u16, now: Time, keep: Keep) -> Result<(), Damaged> {
-        self.expire_receipts(*keep.days(now).start())?;
-        let (oldest, bytes) = {
-            let days = self.days.lock();
-            let oldest = days.keys().next().filter(|_| days.len() > 1).copied();
-            (oldest, days.values().map(Keyspace::disk_space).sum::<u64>())
-        };
-        if let Some(oldest) = oldest.filter(|_| bytes > keep.bytes) {
-            tracing::error!(
-                bytes,
-                limit = keep.bytes,
-                "the dedup window is shortened by a day: the index of receipts takes more than limits.dedup_bytes; \
-                 signals repeated later than that are not recognised"
-            );
-            self.shortened.fetch_add(1, Ordering::Relaxed);
-            self.expire_receipts(oldest + 1)?;
-        }
-        self.expire_unmatched(shard, now)
-    }
-
-    /// How often the dedup window was shortened by a day for want of room.
-    pub fn shortened(&self) -> u64 {
-        self.shortened.load(Ordering::Relaxed)
-    }
-
-    fn expire_receipts(&self, day: u32) -> Result<(), Damaged> {
-        let mut days = self.days.lock();
-        let keep = days.split_off(&day);
-        let dropped = std::mem::replace(&mut *days, keep);
-        if dropped.is_empty() {
-            return Ok(());
-        }
-        let mut names = self.names.lock();
-        for day in dropped.keys() {
-            names.remove(&day_name(*day));
-        }
-        self.faults.list(&names)?;
-        for (_, old) in dropped {
-            self.faults.writing("dropping a day of receipts", || {
-                self.db.delete_keyspace(old)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Where a signal's record is, newest day first.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn receipt(&self, shard: u16, hash: u128) -> Result<Option<Place>, Damaged> {
-        let days: Vec<Keyspace> = self.days.lock().values().rev().cloned().collect();
-        for keyspace in days {
-            let found = self.faults.reading("reading receipts", || {
-                keyspace.get(receipt_key(shard, hash))
-            })?;
-            if let Some(value) = found
-                && let Ok(bytes) = <[u8; 12]>::try_from(value.as_ref())
-            {
-                let (index, sub) = bytes.split_at(8);
-                return Ok(Some((be64(index), be32(sub))));
-            }
-        }
-        Ok(None)
     }
 
     /// All records of one customer from log index `from` on, in log order.
@@ -461,12 +356,6 @@ impl Store {
         Ok(found.map(|value| bytes::Bytes::copy_from_slice(&value)))
     }
 
-    /// The days of receipts, the oldest first.
-    pub(super) fn days(&self) -> VecDeque<(u32, Keyspace)> {
-        let days = self.days.lock();
-        days.iter().map(|(day, of)| (*day, of.clone())).collect()
-    }
-
     /// The shards that have a mark, rising.
     ///
     /// # Errors
@@ -550,22 +439,11 @@ impl Store {
     }
 }
 
-fn day_name(day: u32) -> String {
-    format!("{DAY_PREFIX}{day}")
-}
-
 pub(super) fn record_key(shard: u16, customer: u64, index: u64) -> [u8; 18] {
     let mut key = [0u8; 18];
     key[..2].copy_from_slice(&shard.to_be_bytes());
     key[2..10].copy_from_slice(&customer.to_be_bytes());
     key[10..].copy_from_slice(&index.to_be_bytes());
-    key
-}
-
-pub(super) fn receipt_key(shard: u16, hash: u128) -> [u8; 18] {
-    let mut key = [0u8; 18];
-    key[..2].copy_from_slice(&shard.to_be_bytes());
-    key[2..].copy_from_slice(&hash.to_be_bytes());
     key
 }
 
