@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use sojourn_cluster::sim::Dice;
 use sojourn_cluster::{Cut, EntryKind, GroupId, HistoryPieces, Machine, NodeId, Position, Rebuilt};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -160,12 +161,8 @@ struct ListCut {
 impl Cut for ListCut {
     fn before(&mut self, manifest: &[u8]) -> Result<(), String> {
         let mut state = self.state.lock();
-        let later = match state.waiting.range((
-            std::ops::Bound::Excluded(self.at),
-            std::ops::Bound::Unbounded,
-        )) {
-            mut range => range.next().map(|(at, _)| *at),
-        };
+        let after = (Bound::Excluded(self.at), Bound::Unbounded);
+        let later = state.waiting.range(after).next().map(|(at, _)| *at);
         let rest = later.map_or_else(BTreeMap::new, |at| state.waiting.split_off(&at));
         let done = std::mem::replace(&mut state.waiting, rest);
         let mut now = self.chronicle.now.lock();

@@ -273,7 +273,7 @@ impl Net {
             }
             Message::Part(id, part) => {
                 let parts = state.streams.get(&id).and_then(|s| s.parts.as_ref());
-                if !parts.is_some_and(|parts| parts.send(part).is_ok()) {
+                if parts.is_none_or(|parts| parts.send(part).is_err()) {
                     state.break_streams_at(id);
                 }
             }
