@@ -164,9 +164,16 @@ impl World {
         if !*change.confirmed.lock() {
             let (over, confirmed) = (Arc::new(Mutex::new(false)), change.confirmed.clone());
             change.asked = Some((owner, node.life(), over.clone()));
+            let wanted = change.wanted.clone();
             node.spawn(async move {
                 let until = Instant::now() + WITHIN;
-                *confirmed.lock() = replica.group.read_index(until).await.is_ok();
+                if let Ok(applied) = replica.group.read_index(until).await {
+                    // an owner knows of its members before that is committed: only what is applied is
+                    let members = replica.group.members();
+                    let settled = members.learners.is_empty() && !members.changing;
+                    *confirmed.lock() =
+                        settled && members.voters == wanted && members.at <= Some(applied);
+                }
                 *over.lock() = true;
             });
             return false;

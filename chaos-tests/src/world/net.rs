@@ -65,6 +65,17 @@ enum Message {
     Said(u64, SnapshotAnswer),
 }
 
+impl Message {
+    /// The stream that it is on, and in which direction.
+    fn on_stream(&self) -> Option<(u64, usize)> {
+        match self {
+            Message::Begin(id) | Message::Part(id, _) | Message::PartsEnd(id) => Some((*id, 0)),
+            Message::Said(id, _) => Some((*id, 1)),
+            Message::Question { .. } | Message::Answer { .. } => None,
+        }
+    }
+}
+
 struct Way {
     from: NodeId,
     to: NodeId,
@@ -195,6 +206,10 @@ impl Net {
             }
             if state.cut.contains(&(way.from, way.to)) {
                 state.lost += 1;
+                // on a stream nothing is lost in the middle: the whole breaks
+                if let Some((id, _)) = way.message.on_stream() {
+                    state.break_streams_at(id);
+                }
                 continue;
             }
             state.delivered += 1;
@@ -364,11 +379,7 @@ fn gone(node: NodeId) -> TransportError {
 
 impl State {
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
-        let on_stream = match &message {
-            Message::Begin(id) | Message::Part(id, _) | Message::PartsEnd(id) => Some((*id, 0)),
-            Message::Said(id, _) => Some((*id, 1)),
-            Message::Question { .. } | Message::Answer { .. } => None,
-        };
+        let on_stream = message.on_stream();
         let Some(port) = self.ports.get(&from) else {
             return;
         };
