@@ -1,22 +1,17 @@
-//! Some simulated worlds, each lived through: those of fixed seeds, and some that nobody has seen before.
+//! Some simulated worlds, each lived through. Their seeds are fixed: new ones are looked for by the program, see
+//! `docs/reliability.md`.
 
 use anyhow::{Result, ensure};
-use rand::RngExt;
-use sojourn_chaos_tests::chance;
 use sojourn_chaos_tests::world::seed::Plan;
 use sojourn_chaos_tests::world::{self, Verdict};
 
-/// Seeds that every run looks at. A seed that once broke something is added here.
-const KEPT: [u64; 4] = [1, 2, 3, 4];
-/// How many new ones.
-const NEW: usize = 8;
+/// A seed that once broke something is added here, when it does not any more.
+const KEPT: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 10299, 10456, 10633, 11450];
 
 #[test]
 fn no_world_breaks_a_promise() -> Result<()> {
-    let mut chance = chance::chance("worlds")?;
-    let new = (0..NEW).map(|_| u64::from(chance.random::<u32>()));
     let mut acknowledged = 0;
-    for seed in KEPT.into_iter().chain(new) {
+    for seed in KEPT {
         let ended = world::live(&Plan::of(seed))?;
         ensure!(
             ended.verdict == Verdict::Clean,
