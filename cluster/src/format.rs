@@ -10,7 +10,9 @@ use bytes::Bytes;
 use openraft::{EmptyNode, EntryPayload};
 use prost::Message;
 pub use sojourn_proto::cluster::{Cover, Generation, Manifest};
-use sojourn_proto::cluster::{LogEntry, LogPosition, MembershipRecord, VoteRecord, VoterSet};
+use sojourn_proto::cluster::{
+    LeftRecord, LogEntry, LogPosition, MembershipRecord, VoteRecord, VoterSet,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The first byte of everything that this version writes.
@@ -236,6 +238,32 @@ pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<LogId, FormatError> {
     Ok(log_id(&decode::<LogPosition>("a log position", bytes)?))
 }
 
+/// What a replica that was forgotten leaves behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Its last vote.
+    pub(crate) vote: Option<Vote>,
+    /// The last entry of its log.
+    pub(crate) last: Option<LogId>,
+}
+
+/// The stored form of what a forgotten replica leaves behind.
+pub(crate) fn encode_left(left: &Left) -> Vec<u8> {
+    encode(&LeftRecord {
+        vote: left.vote.as_ref().map(vote_record),
+        last: left.last.as_ref().map(position),
+    })
+}
+
+/// What a forgotten replica left behind, from its stored form.
+pub(crate) fn decode_left(bytes: &[u8]) -> Result<Left, FormatError> {
+    let record: LeftRecord = decode("what a forgotten replica left behind", bytes)?;
+    Ok(Left {
+        vote: record.vote.as_ref().map(vote),
+        last: record.last.as_ref().map(log_id),
+    })
+}
+
 /// What a checkpoint at this state covers.
 pub(crate) fn cover(group: u64, at: Option<LogId>, stored: &StoredMembership) -> Cover {
     Cover {
@@ -407,6 +435,14 @@ mod tests {
         .into();
         assert_eq!(encode_log_id(&id), b"\x01\x08\x05\x10\x01\x18\x09");
         assert_eq!(decode_log_id(b"\x01\x08\x05\x10\x01\x18\x09"), Ok(id));
+        let left = Left {
+            vote: Some(vote),
+            last: Some(id),
+        };
+        let bytes = b"\x01\x0a\x06\x08\x05\x10\x01\x18\x01\x12\x06\x08\x05\x10\x01\x18\x09";
+        assert_eq!(encode_left(&left), bytes);
+        assert_eq!(decode_left(bytes), Ok(left));
+        assert_eq!(decode_left(b"\x01"), Ok(Left::default()));
     }
 
     #[test]

@@ -364,6 +364,7 @@ impl Group {
     /// call on this group is under way, or it waits for that one for some seconds.
     pub async fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.replica.end();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(group = %self.inner.id, %error, "a group did not end in order");
         }

@@ -103,6 +103,8 @@ pub(crate) struct Replica {
     live: AtomicBool,
     held_back: AtomicBool,
     broken: Mutex<Option<String>>,
+    /// The group is being closed: what is tried again and again is given up.
+    ending: AtomicBool,
     /// Nothing is written for it any more.
     closed: AtomicBool,
 }
@@ -158,8 +160,14 @@ impl Replica {
             live: AtomicBool::new(false),
             held_back: AtomicBool::new(false),
             broken: Mutex::new(None),
+            ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// The group is being closed: what is tried again and again is given up.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
     }
 
     /// From now on no checkpoint is begun. Answers why the store is still used for it; `None` when it is not.
@@ -402,7 +410,7 @@ impl Replica {
         }
         self.held_back.store(true, Ordering::Relaxed);
         let mut attempts = self.attempts.subscribe();
-        while self.is_over() {
+        while self.is_over() && !self.ending.load(Ordering::Acquire) {
             (self.ask)();
             // Cannot fail: this replica holds the sender.
             drop(attempts.changed().await);

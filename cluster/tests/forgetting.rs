@@ -2,15 +2,18 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::*;
+use prost::Message;
 use sojourn_cluster::sim::{Dice, SimCheckpoints};
 use sojourn_cluster::{
-    ForgetError, GroupId, Host, HostConfig, LogFiles, OpenError, Role, Running, Seams, Source,
-    open_log,
+    ForgetError, GroupId, Host, HostConfig, LogFiles, MetaKey, Op, OpenError, Role, Running, Seams,
+    Source, open_log,
 };
+use sojourn_proto::cluster::LogEntry;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 const OTHER: GroupId = GroupId(2);
 
@@ -46,7 +49,42 @@ fn a_group_is_closed_and_opened_again_while_another_goes_on() {
 }
 
 #[test]
-fn what_is_forgotten_is_gone_and_begins_anew() {
+fn what_is_forgotten_is_gone_and_waits_to_be_added() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let cfg = || config(dir.path());
+    let mut last = None;
+    for life in 0..3 {
+        killed(async {
+            let host = Host::open(cfg()).await.expect("opens");
+            let other = own(&host, OTHER).await;
+            let ledger = Ledger::new();
+            // the same call in every life: only the first one begins the group
+            let group = join(&host, SHARD, &ledger).await;
+            if life == 0 {
+                owned(&group).await;
+                for n in 0..300 {
+                    say(&group, &format!("line {n}")).await;
+                }
+                checkpoint(&group).await;
+                last = group.figures().last_index;
+            } else {
+                assert_eq!(group.opened().source, Source::Log);
+                assert_eq!(ledger.len(), 0, "life {life}");
+                assert_eq!(group.figures().last_index, None);
+                assert_eq!(group.members().voters, BTreeSet::new());
+            }
+            say(&other, "meanwhile").await;
+            drop(group);
+            host.forget_group(SHARD).await.expect("forgotten");
+            host.forget_group(SHARD).await.expect("nothing to forget");
+            assert_eq!(host.stored_groups(), [OTHER]);
+        });
+    }
+    assert!(last > Some(300), "the first life had a log");
+}
+
+#[test]
+fn the_log_of_a_forgotten_group_is_freed_and_what_was_left_stays() {
     let dir = tempfile::tempdir().expect("a folder");
     let cfg = || HostConfig {
         // Small, so that old files are really rewritten and freed.
@@ -54,51 +92,78 @@ fn what_is_forgotten_is_gone_and_begins_anew() {
             file_bytes: 64 << 10,
             purge_bytes: 128 << 10,
         },
-        purge_every: Duration::from_millis(10),
         ..config(dir.path())
     };
+    let entry = |index: u64, life: u64, size: usize| {
+        let body = Bytes::from(vec![b'a' + life as u8; size]);
+        let head = LogEntry {
+            index,
+            term: 1,
+            node: 1,
+            kind: 1,
+            body,
+            membership: None,
+        };
+        Bytes::from([&[1], head.encode_to_vec().as_slice()].concat())
+    };
+    let put = |group, key, text: &str| Op::Put {
+        group,
+        key,
+        value: text.as_bytes().to_vec(),
+    };
     for life in 0..4 {
-        killed(async {
-            let (host, group, ledger) = own_shard(cfg()).await;
-            assert_eq!(ledger.len(), 0, "life {life} begins with nothing");
-            let other = own(&host, OTHER).await;
-            let text = "x".repeat(2000);
-            for n in 0..300 {
-                say(&group, &format!("{life} {n} {text}")).await;
-                if n % 100 == 50 {
-                    checkpoint(&group).await;
-                    say(&other, &format!("{life} {n}")).await;
-                }
-            }
-            drop(group);
-            host.forget_group(SHARD).await.expect("forgotten");
-            host.forget_group(SHARD).await.expect("nothing to forget");
-            assert_eq!(host.stored_groups(), [OTHER]);
-            // Its next life, in the same process and then in the next.
-            let ledger = Ledger::new();
-            let group = join(&host, SHARD, &ledger).await;
-            assert_eq!(group.opened().source, Source::Log);
-            owned(&group).await;
-            assert_eq!((say(&group, "new").await, ledger.len()), (1, 1));
-            let large = "y".repeat(20_000);
-            for n in 0..20 {
-                say(&group, &format!("{n} {large}")).await;
-            }
-        });
-        killed(async {
-            let (host, group, ledger) = own_shard(cfg()).await;
-            assert_eq!(ledger.len(), 21, "life {life}");
-            let other = Ledger::new();
-            let opened = join(&host, OTHER, &other).await;
-            owned(&opened).await;
-            assert_eq!(other.len(), (life + 1) * 3);
-            drop(group);
-            host.forget_group(SHARD).await.expect("forgotten");
-        });
-        killed(async {
-            let host = Host::open(cfg()).await.expect("opens");
-            assert_eq!(host.stored_groups(), [OTHER], "life {life}");
-        });
+        let (log, _) = open_log(
+            &cfg(),
+            Arc::new(sojourn_cluster::log_env::DefaultFileSystem),
+        )
+        .expect("a log");
+        for n in 0..300 {
+            let entries = vec![entry(n, life, 2000)];
+            let append = Op::Append {
+                group: SHARD,
+                first: n,
+                entries,
+            };
+            log.write(&[append, put(OTHER, MetaKey::Vote, "of another")])
+                .expect("written");
+        }
+        log.purge_expired().expect("freed");
+        let left = format!("life {life}");
+        log.write(&[Op::Clean { group: SHARD }, put(SHARD, MetaKey::Left, &left)])
+            .expect("written");
+        assert_eq!(log.groups(), [OTHER]);
+        // its next life, in the same process and then in the next
+        let append = Op::Append {
+            group: SHARD,
+            first: 7,
+            entries: (7..27).map(|n| entry(n, life, 20_000)).collect(),
+        };
+        log.write(&[append]).expect("written");
+        log.purge_expired().expect("freed");
+        drop(log);
+        let (log, _) = open_log(
+            &cfg(),
+            Arc::new(sojourn_cluster::log_env::DefaultFileSystem),
+        )
+        .expect("a log");
+        assert_eq!(log.bounds(SHARD), Some((7, 26)));
+        let read = log.read(SHARD, 7, 27, usize::MAX).expect("read");
+        assert!(
+            read.iter()
+                .zip(7..)
+                .all(|(e, n)| *e == entry(n, life, 20_000))
+        );
+        log.write(&[Op::Clean { group: SHARD }]).expect("written");
+        log.purge_expired().expect("freed");
+        drop(log);
+        let (log, _) = open_log(
+            &cfg(),
+            Arc::new(sojourn_cluster::log_env::DefaultFileSystem),
+        )
+        .expect("a log");
+        assert_eq!((log.groups(), log.bounds(SHARD)), (vec![OTHER], None));
+        assert_eq!(log.meta(SHARD, MetaKey::Left), Some(left.into_bytes()));
+        assert_eq!(log.meta(SHARD, MetaKey::Vote), None);
     }
 }
 
@@ -158,8 +223,7 @@ fn a_group_that_is_half_forgotten_is_never_opened_as_if_whole() {
             assert_eq!(checkpoints.chunks(SHARD), 0);
             let ledger = Ledger::new();
             let group = join(&host, SHARD, &ledger).await;
-            owned(&group).await;
-            assert_eq!((say(&group, "new").await, ledger.len()), (1, 1));
+            assert_eq!((&group.opened().source, ledger.len()), (&Source::Log, 0));
             host.close().await;
         });
         if forgotten.is_ok() {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use sojourn_cluster::sim::{Dice, SimCheckpoints, SimLog};
 use sojourn_cluster::{Group, GroupId, Host, HostConfig, NodeId, Role, Running, Seams};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -34,6 +35,22 @@ pub struct Replica {
     pub group: Group,
     /// Its state here.
     pub list: Arc<List>,
+}
+
+thread_local! {
+    /// The node that runs on this thread at the moment, and the world's time when its clock stood at the instant.
+    static RUNNING: Cell<Option<(NodeId, u64, Instant)>> = const { Cell::new(None) };
+}
+
+/// The node that runs on this thread at the moment, and the world's time there, in microseconds: for what is told of a
+/// world while it goes on.
+pub fn running() -> Option<(NodeId, u64)> {
+    let (node, begun, started) = RUNNING.get()?;
+    let elapsed = Instant::now().saturating_duration_since(started);
+    Some((
+        node,
+        begun + u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX / 2),
+    ))
 }
 
 type Replicas = Arc<Mutex<BTreeMap<GroupId, Replica>>>;
@@ -155,6 +172,8 @@ impl Node {
         if matches!(part, Part::Leaves) {
             self.chronicles.remove(&id);
             let forgotten = self.forgotten.clone();
+            // asked again after a restart it is under way again, whatever had ended before
+            forgotten.lock().remove(&id);
             run.runtime.spawn(async move {
                 replicas.lock().remove(&id);
                 // busy for a moment after it was closed: it is asked again
@@ -224,6 +243,7 @@ impl Node {
         };
         let until = run.started + Duration::from_micros(to.saturating_sub(run.begun));
         let stood = self.stands_until.take().is_some();
+        RUNNING.set(Some((self.id, run.begun, run.started)));
         run.runtime.block_on(async {
             if stood {
                 let behind = until.saturating_duration_since(Instant::now());
@@ -231,6 +251,7 @@ impl Node {
             }
             tokio::time::sleep_until(until).await;
         });
+        RUNNING.set(None);
     }
 
     /// Runs something on it, beside what it does.

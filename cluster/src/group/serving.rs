@@ -32,9 +32,12 @@ impl Drop for HeldBack {
 }
 
 impl GroupInner {
-    /// A replica whose history has gaps would make an owner that cannot answer: it votes, and that is all.
+    /// A replica whose history has gaps would make an owner that cannot answer: it votes, and that is all. One that has
+    /// less than an earlier replica on this node had might lead without entries that were acknowledged.
     pub(super) fn campaign_if_whole(&self) {
-        let may = self.held_back.load(Ordering::Acquire) == 0 && self.is_whole();
+        let may = self.held_back.load(Ordering::Acquire) == 0
+            && self.log.behind_left().is_none()
+            && self.is_whole();
         self.raft.runtime_config().elect(may);
         self.campaigns.store(may, Ordering::Release);
     }
@@ -85,6 +88,12 @@ impl Group {
             let last = self.inner.log.last();
             return Ok(wire::vote_answer(&VoteResponse::new(vote, last, false)));
         }
+        if let Some(left) = self.inner.log.behind_left()
+            && request.last_log_id < Some(left)
+        {
+            let answer = VoteResponse::new(self.vote(), Some(left), false);
+            return Ok(wire::vote_answer(&answer));
+        }
         let answer = self.inner.raft.vote(request).await;
         Ok(wire::vote_answer(&answer.map_err(|e| e.to_string())?))
     }
@@ -115,7 +124,8 @@ impl Group {
         if inner.log.last() != last {
             return Ok(wire::behind("its log is not as long as the leader's"));
         }
-        if inner.held_back.load(Ordering::Acquire) > 0 || !inner.is_whole() {
+        let less = inner.log.behind_left().is_some();
+        if less || inner.held_back.load(Ordering::Acquire) > 0 || !inner.is_whole() {
             return Err("its history is not complete".to_owned());
         }
         if !self.members().voters.contains(&inner.settings.node) {

@@ -5,7 +5,9 @@
 use super::{Host, Opening, Shared};
 use crate::checkpoint;
 use crate::error::{Failure, ForgetError};
+use crate::format::{self, Left};
 use crate::id::GroupId;
+use crate::log::group::GroupLog;
 use crate::log::{MetaKey, Op};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,19 +51,19 @@ impl Host {
         groups
     }
 
-    /// Closes a group and durably deletes its log, its vote and its checkpoints; of the machine's own history nothing is
-    /// touched. Of a group that is not there, nothing is left to delete. [`Host::join_group`] begins it anew afterwards.
+    /// Closes a group and durably deletes its log and its checkpoints; of the machine's own history nothing is touched. Of
+    /// a group that is not there, nothing is left to delete. [`Host::join_group`] begins it anew afterwards; a few bytes
+    /// stay that say up to where its log went and how it voted last, for an old member may still count on both.
     ///
     /// Restartable: after an error or a crash the same call goes on, and until it has ended the group cannot be opened
     /// ([`crate::OpenError::HalfForgotten`]); [`Host::stored_groups`] still names it.
     ///
     /// The caller answers for it that this node has been removed from the group, by a change that is committed
-    /// ([`crate::Group::change_voters`], [`crate::Group::remove_learner`]), and that it is not opened with its first
-    /// voters again ([`Host::open_group`]): a member that forgets its vote could vote twice in one term, and its log
-    /// no longer counts for the majorities that it was part of. Acknowledged entries could be lost.
+    /// ([`crate::Group::change_voters`], [`crate::Group::remove_learner`]): its log no longer counts for the majorities
+    /// that it was part of. Acknowledged entries could be lost.
     ///
     /// # Errors
-    /// As [`Host::close_group`]; the checkpoint store refused; a host that has stopped.
+    /// As [`Host::close_group`]; a log that cannot be read; the checkpoint store refused; a host that has stopped.
     pub async fn forget_group(&self, id: GroupId) -> Result<(), ForgetError> {
         let opening = self.shared.take_up(id)?;
         // A task of its own: what has begun goes on when nobody waits any more.
@@ -114,7 +116,7 @@ impl Opening {
         let mark = Op::Put {
             group,
             key: MetaKey::Forgetting,
-            value: vec![crate::format::FORMAT],
+            value: vec![format::FORMAT],
         };
         let marked = shared.writer.write_and_wait([mark]).await;
         marked.map_err(ForgetError::Failed)
@@ -135,8 +137,25 @@ impl Opening {
             .await
             .flatten()
             .map_err(|why| ForgetError::Store { group, why })?;
+        let writer = shared.writer.clone();
+        let log = shared
+            .seams
+            .running
+            .blocking(move || GroupLog::open(group, writer, 0));
+        let why = |why: String| ForgetError::Store { group, why };
+        let log = log.await.map_err(why)?.map_err(|e| why(e.to_string()))?;
+        let left = log.leave(shared.cfg.node);
+        let mut ops = vec![Op::Clean { group }];
+        if left != Left::default() {
+            let value = format::encode_left(&left);
+            ops.push(Op::Put {
+                group,
+                key: MetaKey::Left,
+                value,
+            });
+        }
         let _freeing = shared.freeing.lock().await;
-        let cleaned = shared.writer.write_and_wait([Op::Clean { group }]).await;
+        let cleaned = shared.writer.write_and_wait(ops).await;
         cleaned.map_err(failed)?;
         tracing::info!(%group, "a group was forgotten");
         Ok(())

@@ -27,7 +27,8 @@ impl Host {
     /// Opens a group, for the first time with `voters`, the preferred owner first. Answers when everything that is
     /// known to be committed is applied.
     ///
-    /// A new group may be opened on all its voters, in any order and at the same time, if each is given the same ones.
+    /// A new group may be opened on all its voters, in any order and at the same time, if each is given the same ones. One
+    /// that this node has forgotten is not new: it waits to be added, as with [`Host::join_group`].
     ///
     /// # Errors
     /// Damaged data; a machine that cannot take back its state or replay its log; a group that is open already, or being
@@ -144,7 +145,7 @@ impl Host {
         let sm = StateMachine {
             replica: replica.clone(),
         };
-        let config = raft_config(id, rank).map_err(machine_error)?;
+        let config = raft_config(id, rank, &log).map_err(machine_error)?;
         let network = Network {
             group: id,
             transport: shared.transport.clone(),
@@ -171,7 +172,7 @@ impl Host {
                 let metrics = metrics.borrow();
                 metrics.membership_config.voter_ids().eq([cfg.node]) && !metrics.state.is_leader()
             };
-            if alone {
+            if alone && log.behind_left().is_none() {
                 // Nobody else can lead, so there is nobody to wait for.
                 raft.trigger()
                     .elect()
@@ -225,7 +226,7 @@ async fn begin_later(group: GroupId, raft: Raft, members: BTreeSet<NodeId>, rank
     }
 }
 
-fn raft_config(group: GroupId, rank: usize) -> Result<openraft::Config, String> {
+fn raft_config(group: GroupId, rank: usize, log: &GroupLog) -> Result<openraft::Config, String> {
     let (election_timeout_min, election_timeout_max) = windows::election_ms(rank);
     let config = openraft::Config {
         cluster_name: group.to_string(),
@@ -237,6 +238,7 @@ fn raft_config(group: GroupId, rank: usize) -> Result<openraft::Config, String> 
         // Purging is asked for by bytes, never done by count.
         max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: 1_000_000,
+        enable_elect: log.behind_left().is_none(),
         ..openraft::Config::default()
     };
     config.validate().map_err(|e| e.to_string())

@@ -1,6 +1,7 @@
 //! The log on raft-engine.
 //!
-//! Knows raft-engine's interface and nothing of Raft. A region of raft-engine is a group plus one (0 stays free).
+//! Knows raft-engine's interface and nothing of Raft. A region of raft-engine is a group plus one; region 0 has what
+//! outlives a group.
 
 use super::{LogStore, MetaKey, Op, StoreError, scan};
 use crate::error::{OpenError, panic_text};
@@ -143,8 +144,17 @@ fn region(group: GroupId) -> u64 {
     group.0 + 1
 }
 
-fn key(key: MetaKey) -> Vec<u8> {
-    vec![b's', key as u8]
+/// What outlives the groups: a region is cleaned as a whole, so this is none of theirs.
+const LASTING: u64 = 0;
+
+/// Region and key of a mark.
+fn place(group: GroupId, key: MetaKey) -> (u64, Vec<u8>) {
+    let mut name = vec![b's', key as u8];
+    if key != MetaKey::Left {
+        return (region(group), name);
+    }
+    name.extend_from_slice(&group.0.to_be_bytes());
+    (LASTING, name)
 }
 
 fn store_error(doing: &str, error: &Error) -> StoreError {
@@ -236,12 +246,14 @@ impl<F: FileSystem> EngineLog<F> {
                         .collect();
                     batch.add_entries::<Raw>(region(*group), &raw)?;
                 }
-                Op::Put {
-                    group,
-                    key: which,
-                    value,
-                } => batch.put(region(*group), key(*which), value.clone())?,
-                Op::Delete { group, key: which } => batch.delete(region(*group), key(*which)),
+                Op::Put { group, key, value } => {
+                    let (region, key) = place(*group, *key);
+                    batch.put(region, key, value.clone())?;
+                }
+                Op::Delete { group, key } => {
+                    let (region, key) = place(*group, *key);
+                    batch.delete(region, key);
+                }
                 Op::Compact { group, before } => {
                     batch.add_command(region(*group), Command::Compact { index: *before });
                 }
@@ -319,8 +331,9 @@ impl<F: FileSystem + 'static> LogStore for EngineLog<F> {
         ))
     }
 
-    fn meta(&self, group: GroupId, which: MetaKey) -> Option<Vec<u8>> {
-        self.engine.get(region(group), &key(which))
+    fn meta(&self, group: GroupId, key: MetaKey) -> Option<Vec<u8>> {
+        let (region, key) = place(group, key);
+        self.engine.get(region, &key)
     }
 
     fn groups(&self) -> Vec<GroupId> {

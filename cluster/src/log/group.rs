@@ -5,8 +5,8 @@
 use super::writer::{Done, LogWriter};
 use super::{MetaKey, Op};
 use crate::error::{Failure, OpenError, todo};
-use crate::format;
-use crate::id::GroupId;
+use crate::format::{self, Left};
+use crate::id::{GroupId, NodeId};
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -29,6 +29,8 @@ struct Cached {
 }
 
 struct State {
+    /// What an earlier replica of the group on this node left behind.
+    left: Left,
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
@@ -101,6 +103,13 @@ impl GroupLog {
             .map(|bytes| format::decode_vote(&bytes))
             .transpose()
             .map_err(|e| damaged(e.to_string()))?;
+        let left = mark(MetaKey::Left)
+            .map(|bytes| format::decode_left(&bytes))
+            .transpose()
+            .map_err(|e| damaged(e.to_string()))?
+            .unwrap_or_default();
+        // saved votes only rise, so one of this replica's own is the higher
+        let vote = vote.or(left.vote);
         let purged = log_id(MetaKey::Purged)?;
         let end = log_id(MetaKey::End)?;
         let mut committed = log_id(MetaKey::Committed)?;
@@ -138,6 +147,7 @@ impl GroupLog {
             committed = last;
         }
         let state = State {
+            left,
             vote,
             committed,
             purged,
@@ -175,6 +185,29 @@ impl GroupLog {
     pub(crate) fn is_new(&self) -> bool {
         let state = self.inner.state.lock();
         state.vote.is_none() && state.last.is_none()
+    }
+
+    /// The last entry that an earlier replica of the group had on this node, as long as this one has less. It counted
+    /// towards majorities: until it is passed, this replica must not help a log to lead that ends before it.
+    pub(crate) fn behind_left(&self) -> Option<LogId> {
+        let state = self.inner.state.lock();
+        state.left.last.filter(|left| state.last < Some(*left))
+    }
+
+    /// What there is to leave behind when this replica is forgotten, with what was left behind before.
+    pub(crate) fn leave(&self, node: NodeId) -> Left {
+        let state = self.inner.state.lock();
+        let mut vote = state.vote;
+        if let Some(own) = &mut vote
+            && own.leader_id.node_id == node
+        {
+            // whoever comes back does not lead, whatever it was when it left
+            own.committed = false;
+        }
+        Left {
+            vote,
+            last: state.last.max(state.left.last),
+        }
     }
 
     /// The last purged entry.

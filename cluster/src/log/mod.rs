@@ -26,6 +26,8 @@ pub enum MetaKey {
     End = b'e',
     /// Set while the group is being forgotten: nothing of it may be opened any more.
     Forgetting = b'f',
+    /// What the forgotten replica leaves behind: outlives [`Op::Clean`], and names no group in [`LogStore::groups`].
+    Left = b'l',
 }
 
 /// One change of the log.
@@ -63,7 +65,7 @@ pub enum Op {
         /// The first index that stays.
         before: u64,
     },
-    /// Drops all entries and marks of the group, as if it had never been.
+    /// Drops all entries and marks of the group but [`MetaKey::Left`].
     Clean {
         /// The group.
         group: GroupId,
@@ -132,7 +134,7 @@ pub trait LogStore: Send + Sync + 'static {
     /// A mark of `group`.
     fn meta(&self, group: GroupId, key: MetaKey) -> Option<Vec<u8>>;
 
-    /// Every group of which something is stored.
+    /// Every group of which something is stored, except that it was left.
     fn groups(&self) -> Vec<GroupId>;
 
     /// Frees what is no longer needed, and names the groups that should be checkpointed so that more can be freed.

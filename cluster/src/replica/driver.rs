@@ -2,10 +2,10 @@
 //!
 //! Translates between openraft's state machine interface and [`Replica`]; decides nothing itself.
 
-use super::Replica;
+use super::{RETRY_AFTER, Replica};
 use crate::checkpoint;
 use crate::error::CheckpointError;
-use crate::format::Covering;
+use crate::format::{Covering, Manifest};
 use crate::id::Position;
 use crate::types::{
     Entry, LogId, Reply, SnapshotHandle, SnapshotMeta, StorageError, StorageIoError,
@@ -25,6 +25,42 @@ fn snapshot_error(error: &CheckpointError) -> StorageError {
 #[derive(Clone)]
 pub struct StateMachine {
     pub(crate) replica: Arc<Replica>,
+}
+
+impl StateMachine {
+    /// Takes a snapshot over into the machine and the store. A store that refuses is asked again until the group is
+    /// closed: half a machine must not go on, and a group that closes itself comes back only with the node.
+    async fn take_over(
+        &self,
+        snapshot: Arc<SnapshotHandle>,
+        manifest: Manifest,
+    ) -> Result<Manifest, CheckpointError> {
+        let replica = &*self.replica;
+        loop {
+            let (of, snapshot, manifest) =
+                (self.replica.clone(), snapshot.clone(), manifest.clone());
+            let installed = replica.running.blocking(move || {
+                let (store, pins) = (&*of.store, &of.pins);
+                if snapshot.own {
+                    // The machine first: a manifest is there only for what it could take.
+                    of.restore(&manifest).map_err(CheckpointError::from)?;
+                    checkpoint::finish(store, of.group, &manifest)?;
+                    return Ok(manifest);
+                }
+                let copied = checkpoint::copy(&*snapshot.store, store, pins, of.group, &manifest)?;
+                of.restore(&copied).map_err(CheckpointError::from)?;
+                Ok(copied)
+            });
+            let installed = installed.await.map_err(CheckpointError::Machine).flatten();
+            match installed {
+                Err(CheckpointError::Store(why)) if !replica.ending.load(Ordering::Acquire) => {
+                    tracing::warn!(group = %replica.group, %why, "a snapshot cannot be taken over yet; trying again");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+                installed => return installed,
+            }
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
@@ -98,22 +134,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let manifest = match snapshot.manifest.clone() {
             None => None,
             Some(manifest) => {
-                let of = self.replica.clone();
-                let installed = replica.running.blocking(move || {
-                    let (store, pins) = (&*of.store, &of.pins);
-                    if snapshot.own {
-                        // The machine first: a manifest is there only for what it could take.
-                        of.restore(&manifest).map_err(CheckpointError::from)?;
-                        checkpoint::finish(store, of.group, &manifest)?;
-                        return Ok(manifest);
-                    }
-                    let copied =
-                        checkpoint::copy(&*snapshot.store, store, pins, of.group, &manifest)?;
-                    of.restore(&copied).map_err(CheckpointError::from)?;
-                    Ok(copied)
-                });
-                let installed = installed.await.map_err(CheckpointError::Machine);
-                Some(installed.flatten().map_err(|e| snapshot_error(&e))?)
+                let installed = self.take_over(Arc::from(snapshot), manifest).await;
+                Some(installed.map_err(|e| snapshot_error(&e))?)
             }
         };
         {

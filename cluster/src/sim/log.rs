@@ -64,7 +64,14 @@ impl Disk {
                 let data = self.groups.entry(*group).or_default();
                 data.entries = data.entries.split_off(before);
             }
-            Op::Clean { group } => drop(self.groups.remove(group)),
+            Op::Clean { group } => {
+                let data = self.groups.remove(group).unwrap_or_default();
+                let left = data.meta.into_iter().find(|(key, _)| *key == MetaKey::Left);
+                if let Some((key, value)) = left {
+                    let data = self.groups.entry(*group).or_default();
+                    data.meta.insert(key, value);
+                }
+            }
         }
         Ok(())
     }
@@ -191,7 +198,11 @@ impl LogStore for SimLog {
     }
 
     fn groups(&self) -> Vec<GroupId> {
-        self.state.lock().now.groups.keys().copied().collect()
+        let state = self.state.lock();
+        let stored = state.now.groups.iter().filter(|(_, data)| {
+            !data.entries.is_empty() || data.meta.keys().any(|key| *key != MetaKey::Left)
+        });
+        stored.map(|(group, _)| *group).collect()
     }
 
     fn purge_expired(&self) -> Result<Vec<GroupId>, StoreError> {

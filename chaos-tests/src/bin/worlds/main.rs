@@ -3,6 +3,7 @@
 //! Exit codes: 0 clean, 10 a promise about safety was broken, 11 something did not work after everything was mended, 12 a
 //! world crashed, 13 the same seed was another world the second time, 2 usage.
 
+use anyhow::Context;
 use clap::Parser;
 use sojourn_chaos_tests::world::seed::Plan;
 use sojourn_chaos_tests::world::{self, Ended, Seen, Verdict};
@@ -10,6 +11,9 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// Simulated worlds that try to break the cluster
 #[derive(Debug, Parser)]
@@ -31,6 +35,32 @@ struct Args {
     /// Say what each world was, not only those that are broken
     #[arg(long, short)]
     verbose: bool,
+    /// Tell what goes on in the worlds, on stderr with node and time: `debug`, `openraft=debug,sojourn_cluster=trace`
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// A world's own time, and the node that speaks.
+struct WorldTime;
+
+impl FormatTime for WorldTime {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        match world::node::running() {
+            Some((node, now)) => write!(out, "{:>10.3} node {node}", now as f64 / 1e3),
+            None => write!(out, "{:>17}", "-"),
+        }
+    }
+}
+
+fn tell(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).context("--log takes a filter as RUST_LOG does")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(WorldTime)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
 }
 
 /// A bug that can be put back.
@@ -72,6 +102,10 @@ enum Bad {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Err(error)) = args.log.as_deref().map(tell) {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(2);
+    }
     // drawn once, and told
     let first = args
         .seed
