@@ -104,7 +104,7 @@ pub(crate) struct Replica {
     held_back: AtomicBool,
     broken: Mutex<Option<String>>,
     /// The group is being closed: what is tried again and again is given up.
-    ending: AtomicBool,
+    ending: watch::Sender<bool>,
     /// Nothing is written for it any more.
     closed: AtomicBool,
 }
@@ -160,14 +160,19 @@ impl Replica {
             live: AtomicBool::new(false),
             held_back: AtomicBool::new(false),
             broken: Mutex::new(None),
-            ending: AtomicBool::new(false),
+            ending: watch::Sender::new(false),
             closed: AtomicBool::new(false),
         }
     }
 
     /// The group is being closed: what is tried again and again is given up.
     pub(crate) fn end(&self) {
-        self.ending.store(true, Ordering::Release);
+        self.ending.send_replace(true);
+    }
+
+    /// Whether it is being closed, or cannot go on.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
     }
 
     /// From now on no checkpoint is begun. Answers why the store is still used for it; `None` when it is not.
@@ -410,7 +415,7 @@ impl Replica {
         }
         self.held_back.store(true, Ordering::Relaxed);
         let mut attempts = self.attempts.subscribe();
-        while self.is_over() && !self.ending.load(Ordering::Acquire) {
+        while self.is_over() && !*self.ending.borrow() {
             (self.ask)();
             // Cannot fail: this replica holds the sender.
             drop(attempts.changed().await);

@@ -52,6 +52,9 @@ impl GroupInner {
 impl Group {
     /// Answers another member's question.
     pub(crate) async fn answer(&self, from: NodeId, body: FrameBody) -> FrameBody {
+        if self.inner.log.waits() {
+            return refused("it is taking over a snapshot".to_owned());
+        }
         let answered = match body {
             FrameBody::Append(frame) => self.answer_append(from, &frame).await,
             FrameBody::Vote(frame) => self.answer_vote(from, &frame).await,

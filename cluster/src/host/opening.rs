@@ -141,6 +141,7 @@ impl Host {
             })
         };
         let (log, opened) = loaded.await.map_err(machine_error)??;
+        log.follow(replica.applied().subscribe(), replica.ending());
         let new = log.is_new();
         let sm = StateMachine {
             replica: replica.clone(),

@@ -6,7 +6,7 @@ use super::writer::{Done, LogWriter};
 use super::{MetaKey, Op};
 use crate::error::{Failure, OpenError, todo};
 use crate::format::{self, Left};
-use crate::id::{GroupId, NodeId};
+use crate::id::{GroupId, NodeId, Position};
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
 
 /// A reader that may answer with less takes about this many bytes at once: one message to a follower.
 const LIMITED_READ_BYTES: usize = 1 << 20;
@@ -76,7 +77,14 @@ struct Inner {
     state: Mutex<State>,
     /// Entries before this index are in the store.
     durable: Arc<AtomicU64>,
+    /// What the replica on top has applied, and whether it is ending.
+    replica: OnceLock<Followed>,
+    /// A purge waits for a snapshot to be taken over.
+    waits: AtomicBool,
 }
+
+/// What the replica on top has applied, and whether it is ending.
+type Followed = (watch::Receiver<Option<Position>>, watch::Receiver<bool>);
 
 impl GroupLog {
     /// Reads what the store has of `group`.
@@ -167,8 +175,49 @@ impl GroupLog {
                 cache_bytes,
                 state: Mutex::new(state),
                 durable,
+                replica: OnceLock::new(),
+                waits: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// From now on nothing is purged that the replica on top has not applied. openraft purges what a snapshot covers
+    /// while the snapshot is being taken over: after a crash in between there would be neither.
+    pub(crate) fn follow(
+        &self,
+        applied: watch::Receiver<Option<Position>>,
+        ending: watch::Receiver<bool>,
+    ) {
+        // Cannot fail: it is opened once, and followed once.
+        drop(self.inner.replica.set((applied, ending)));
+    }
+
+    /// Whether openraft waits for a snapshot to be taken over, and answers nobody.
+    pub(crate) fn waits(&self) -> bool {
+        self.inner.waits.load(Ordering::Acquire)
+    }
+
+    /// Waits until the replica has applied `upto`.
+    async fn wait_for_replica(&self, upto: LogId) -> Result<(), StorageError> {
+        let Some((mut applied, mut ending)) = self.inner.replica.get().cloned() else {
+            return Ok(());
+        };
+        let has = |at: &Option<Position>| at.is_some_and(|at| at.index >= upto.index);
+        if has(&applied.borrow()) {
+            return Ok(());
+        }
+        self.inner.waits.store(true, Ordering::Release);
+        let taken = tokio::select! {
+            biased;
+            taken = applied.wait_for(has) => taken.is_ok(),
+            _ = ending.wait_for(|ending| *ending) => false,
+        };
+        self.inner.waits.store(false, Ordering::Release);
+        if taken {
+            return Ok(());
+        }
+        let why = AnyError::error("the snapshot was not taken over");
+        Err(StorageIoError::write_snapshot(None, why).into())
     }
 
     /// Whether only the caller still holds this log.
@@ -491,6 +540,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
+        self.wait_for_replica(upto).await?;
         let inner = &*self.inner;
         {
             let mut state = inner.state.lock();

@@ -53,9 +53,11 @@ impl StateMachine {
             });
             let installed = installed.await.map_err(CheckpointError::Machine).flatten();
             match installed {
-                Err(CheckpointError::Store(why)) if !replica.ending.load(Ordering::Acquire) => {
+                Err(CheckpointError::Store(why)) if !*replica.ending.borrow() => {
                     tracing::warn!(group = %replica.group, %why, "a snapshot cannot be taken over yet; trying again");
-                    tokio::time::sleep(RETRY_AFTER).await;
+                    let mut ending = replica.ending();
+                    let ended = ending.wait_for(|ending| *ending);
+                    drop(tokio::time::timeout(RETRY_AFTER, ended).await);
                 }
                 installed => return installed,
             }
@@ -135,7 +137,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             None => None,
             Some(manifest) => {
                 let installed = self.take_over(Arc::from(snapshot), manifest).await;
-                Some(installed.map_err(|e| snapshot_error(&e))?)
+                Some(installed.map_err(|e| {
+                    if !*replica.ending.borrow() {
+                        let why =
+                            format!("a snapshot of {} cannot be taken over: {e}", replica.group);
+                        *replica.broken.lock() = Some(why);
+                        // the log waits for this snapshot, and would for ever
+                        replica.end();
+                    }
+                    snapshot_error(&e)
+                })?)
             }
         };
         {
