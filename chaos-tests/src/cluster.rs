@@ -471,9 +471,19 @@ impl Cluster {
             last = now;
             Ok(ended)
         });
-        waited
-            .await
-            .with_context(|| format!("change {last:?}{}", self.said()))
+        let Err(error) = waited.await else {
+            return Ok(());
+        };
+        let mut stuck = String::new();
+        for place in self.running() {
+            let seen = match self.status(place).await {
+                Ok(status) => unlike_layout(&status),
+                Err(error) => vec![format!("{error:#}")],
+            };
+            let node = self.id(place);
+            stuck += &format!("\nas node {node} sees it: {}", seen.join("\n  "));
+        }
+        Err(error.context(format!("change {last:?}{stuck}{}", self.said())))
     }
 
     /// Has a node give everything away, and waits until it has.
@@ -531,6 +541,17 @@ pub async fn status(service: &mut ClusterClient<Channel>) -> Result<wire::Cluste
     Ok(answer
         .context("it has not said how the cluster is in time")??
         .into_inner())
+}
+
+/// The shards that are not as the layout says, each in full.
+fn unlike_layout(status: &wire::ClusterStatus) -> Vec<String> {
+    let unlike = status.shards.iter().filter(|s| {
+        let (mut layout, mut voters) = (s.layout.clone(), s.voters.clone());
+        layout.sort_unstable();
+        voters.sort_unstable();
+        s.owner == 0 || layout != voters || !s.learners.is_empty()
+    });
+    unlike.map(|s| format!("{s:?}")).collect()
 }
 
 /// The wish that a node gives everything away.

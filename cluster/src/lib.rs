@@ -47,3 +47,5 @@ pub use raft_engine::env as log_env;
 pub use replica::{Opened, Source};
 pub use seam::{Running, Seams};
 pub use stats::{GroupFigures, HostStats, LogFigures, SYNC_BUCKETS_US};
+#[doc(hidden)] // for fuzzing
+pub use wire::understand;

@@ -287,3 +287,21 @@ pub(crate) fn elect_from(
     let last = log_id("the leader's last entry", frame.last.as_ref())?;
     Ok((vote_of(from, true, frame.vote.as_ref())?, last))
 }
+
+/// Whether a frame of another node can be understood: what is asked of every one that comes, without doing what it says.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn understand(from: NodeId, frame: &proto::Frame) -> Result<(), String> {
+    match frame.body.as_ref().ok_or("a frame without a body")? {
+        FrameBody::Append(append) => append_from(from, append).map(drop),
+        FrameBody::Vote(vote) => vote_from(from, vote).map(drop),
+        FrameBody::Elect(elect) => elect_from(from, elect).map(drop),
+        FrameBody::VoteAnswer(answer) => vote_answer_from(answer).map(drop),
+        FrameBody::AppendAnswer(answer) => {
+            let vote = Vote::new(0, from);
+            append_answer_from(answer, &vote, None, None).map(drop)
+        }
+        FrameBody::ElectAnswer(_) | FrameBody::Refused(_) => Ok(()),
+    }
+}

@@ -12,6 +12,7 @@ mod hostile_cases;
 mod hostile_journeys;
 mod hostile_requests;
 mod hostile_signals;
+mod kept;
 mod loan;
 mod order;
 mod restarts;

@@ -5,7 +5,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each of our crates may know of ours, whatever for: building and testing count too.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     ("sojourn-proto", &[]),
     ("sojourn-journey", &[]),
     ("sojourn-cluster", &["sojourn-proto"]),
@@ -21,6 +21,16 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ),
     (
         "chaos-tests",
+        &[
+            "sojourn-proto",
+            "sojourn-journey",
+            "sojourn-cluster",
+            "sojourn-client",
+            "sojourn-node",
+        ],
+    ),
+    (
+        "sojourn-fuzz",
         &[
             "sojourn-proto",
             "sojourn-journey",
