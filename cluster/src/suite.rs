@@ -302,3 +302,53 @@ async fn what_a_truncation_replaced_is_never_read_again() {
     appended.expect("is written");
     assert_eq!(read.expect("reads"), [entry(2, 7, "new")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_joins_anew_knows_what_the_one_before_it_had() {
+    use crate::log::{LogStore, MetaKey, Op};
+    use crate::types::Vote;
+    use openraft::storage::RaftLogStorageExt;
+    let running = Running::Tasks {
+        write_takes: Arc::new(|| std::time::Duration::from_millis(1)),
+    };
+    let store = Arc::new(crate::sim::SimLog::new());
+    let (writer, _guard) = LogWriter::start(
+        store.clone(),
+        &running,
+        Arc::default(),
+        watch::Sender::new(None),
+    )
+    .expect("starts");
+    let open = || GroupLog::open(GroupId(1), writer.clone(), 0).expect("a group's log");
+    let mut log = open();
+    let mut vote = Vote::new(2, 1);
+    vote.commit();
+    log.save_vote(&vote).await.expect("is written");
+    log.blocking_append((0..10).map(|n| entry(2, n, "old")))
+        .await
+        .expect("is written");
+    let left = log.leave();
+    let value = crate::format::encode_left(&left);
+    let put = Op::Put {
+        group: GroupId(1),
+        key: MetaKey::Left,
+        value,
+    };
+    store
+        .write(&[Op::Clean { group: GroupId(1) }, put])
+        .expect("is written");
+    let mut log = open();
+    assert_eq!((log.last(), log.is_new()), (None, false));
+    // it voted, and follows nobody for that
+    assert_eq!(log.read_vote().await, Ok(Some(Vote::new(2, 1))));
+    assert_eq!(log.behind_left(), Some(at(2, 9).into()));
+    log.blocking_append((0..10).map(|n| entry(1, n, "of an earlier leader")))
+        .await
+        .expect("is written");
+    assert_eq!(log.behind_left(), Some(at(2, 9).into()));
+    assert_eq!(log.leave(), left, "forgotten again before it had caught up");
+    log.blocking_append([entry(3, 10, "of a later leader")])
+        .await
+        .expect("is written");
+    assert_eq!(log.behind_left(), None);
+}

@@ -148,6 +148,11 @@ impl Group {
         self.inner.raft.metrics().borrow().vote
     }
 
+    /// The highest term that this node knows.
+    pub fn term(&self) -> u64 {
+        self.vote().leader_id.term
+    }
+
     /// As long as the answer lives, this replica does not stand for election.
     pub(crate) fn hold_back(&self) -> HeldBack {
         self.inner.held_back.fetch_add(1, Ordering::AcqRel);

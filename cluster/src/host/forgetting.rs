@@ -144,7 +144,7 @@ impl Opening {
             .blocking(move || GroupLog::open(group, writer, 0));
         let why = |why: String| ForgetError::Store { group, why };
         let log = log.await.map_err(why)?.map_err(|e| why(e.to_string()))?;
-        let left = log.leave(shared.cfg.node);
+        let left = log.leave();
         let mut ops = vec![Op::Clean { group }];
         if left != Left::default() {
             let value = format::encode_left(&left);

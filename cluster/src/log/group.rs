@@ -6,7 +6,7 @@ use super::writer::{Done, LogWriter};
 use super::{MetaKey, Op};
 use crate::error::{Failure, OpenError, todo};
 use crate::format::{self, Left};
-use crate::id::{GroupId, NodeId, Position};
+use crate::id::{GroupId, Position};
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -243,18 +243,13 @@ impl GroupLog {
         state.left.last.filter(|left| state.last < Some(*left))
     }
 
-    /// What there is to leave behind when this replica is forgotten, with what was left behind before.
-    pub(crate) fn leave(&self, node: NodeId) -> Left {
+    /// What there is to leave behind when this replica is forgotten, with what was left behind before. The vote as one that
+    /// was only given: whoever comes back does not lead, and follows nobody before it hears of one.
+    pub(crate) fn leave(&self) -> Left {
         let state = self.inner.state.lock();
-        let mut vote = state.vote;
-        if let Some(own) = &mut vote
-            && own.leader_id.node_id == node
-        {
-            // whoever comes back does not lead, whatever it was when it left
-            own.committed = false;
-        }
+        let given = |vote: Vote| Vote::new(vote.leader_id.term, vote.leader_id.node_id);
         Left {
-            vote,
+            vote: state.vote.map(given),
             last: state.last.max(state.left.last),
         }
     }

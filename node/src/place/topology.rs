@@ -91,24 +91,35 @@ impl Topology {
         self.cluster.borrow().clone()
     }
 
-    /// Who owns a shard.
+    /// Who owns a shard. What the own replica has heard counts, unless another node owns it in a later term: a replica that
+    /// does not belong to its group any more, or not yet, hears of nobody.
     pub fn owner(&self, number: u16) -> Owner {
+        let group = GroupId::of_shard(ShardId(number));
         if let Some(shard) = self.shards.local(number) {
             let role = shard.group.role().borrow().clone();
             match role {
                 Role::Owner { .. } => return Owner::Here(shard),
                 Role::Follower {
                     leader: Some(leader),
-                } if leader != self.me => return Owner::There(leader),
+                } if leader != self.me => {
+                    let later = self
+                        .claim(group)
+                        .filter(|(term, _)| *term > shard.group.term());
+                    return Owner::There(later.map_or(leader, |(_, node)| node));
+                }
                 Role::Leading | Role::Follower { .. } | Role::Closed { .. } => {}
             }
         }
-        self.claimed(GroupId::of_shard(ShardId(number)))
-            .map_or(Owner::Unknown, Owner::There)
+        self.claimed(group).map_or(Owner::Unknown, Owner::There)
     }
 
     /// The node that says that it owns a group, in the highest term.
     pub fn claimed(&self, group: GroupId) -> Option<NodeId> {
+        self.claim(group).map(|(_, node)| node)
+    }
+
+    /// The same, with the term.
+    fn claim(&self, group: GroupId) -> Option<(u64, NodeId)> {
         let heard = self.heard.lock();
         let claims = heard.iter().filter(|(_, h)| h.why.is_none());
         claims
@@ -120,7 +131,6 @@ impl Topology {
                 Some((claim.term, *node))
             })
             .max()
-            .map(|(_, node)| node)
     }
 
     /// What is known of the other nodes.
