@@ -62,17 +62,17 @@ pub fn signal_from(mut sent: v1::Signal) -> Result<Checked, Vec<Violation>> {
             ),
         );
     }
-    if sent.data.len() > limits::SIGNAL_DATA_BYTES {
-        add(
-            "data",
-            format!(
-                "the data has {} bytes: expected at most {}",
-                sent.data.len(),
-                limits::SIGNAL_DATA_BYTES
-            ),
-        );
-    } else if let Err(why) = object(&sent.data) {
-        add("data", why);
+    let data = if sent.data.len() > limits::SIGNAL_DATA_BYTES {
+        Err(format!(
+            "the data has {} bytes: expected at most {}",
+            sent.data.len(),
+            limits::SIGNAL_DATA_BYTES
+        ))
+    } else {
+        object(&sent.data)
+    };
+    if let Err(why) = &data {
+        add("data", why.clone());
     }
     let attributes = if sent.attributes.len() > limits::ATTRIBUTE_BYTES {
         Err(format!(
@@ -117,7 +117,7 @@ pub fn signal_from(mut sent: v1::Signal) -> Result<Checked, Vec<Violation>> {
         kind: sent.r#type.clone(),
         time: sent.time.map(Time),
         identifiers,
-        data: object(&sent.data).unwrap_or_default(),
+        data: data.unwrap_or_default(),
         attributes: attributes.unwrap_or_default(),
     };
     if let Err(more) = signal.check() {

@@ -15,6 +15,11 @@ pub fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
 
 /// The first lines of every report.
 pub fn head() -> Result<()> {
+    say(format_args!("{}", about()?))
+}
+
+/// Of which commit, on which machine, when.
+pub fn about() -> Result<String> {
     let git = |args: &[&str]| -> Result<String> {
         let said = Command::new("git")
             .current_dir(binary::workspace())
@@ -33,7 +38,7 @@ pub fn head() -> Result<()> {
         "release"
     };
     let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    say(format_args!(
+    Ok(format!(
         "commit {}{changed}, {build} build, {processors} processors, {}, {}",
         git(&["rev-parse", "--short", "HEAD"])?,
         load()?,

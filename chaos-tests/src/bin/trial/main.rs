@@ -6,6 +6,7 @@ mod gaps;
 mod loan;
 mod machine;
 mod moves;
+mod table;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ enum Kind {
     Gaps(gaps::Args),
     /// A node joins, one is drained, a dead one is replaced, under load: time, gaps, throughput, balance
     Moves(moves::Args),
+    /// The table of figures that we mean to reach, as a page: rates against the echo, memory, restart, growth
+    Table(table::Args),
 }
 
 /// How many shards, and of what, each trial begins with.
@@ -53,6 +56,7 @@ async fn main() -> ExitCode {
             Kind::Loan(args) => loan::run(&args).await,
             Kind::Gaps(args) => gaps::run(&args).await,
             Kind::Moves(args) => moves::run(&args).await,
+            Kind::Table(args) => table::run(&args).await,
         },
         Err(error) => Err(error),
     };
