@@ -152,6 +152,8 @@ pub(crate) struct GroupInner {
     held_back: AtomicUsize,
     /// Whether it stands for election.
     campaigns: AtomicBool,
+    /// It stands at the moment, in place of one that had less.
+    standing: AtomicBool,
     /// When this node last became leader.
     led_since: Mutex<Instant>,
     /// When the leader last sent something that this node took.
@@ -206,6 +208,7 @@ impl Group {
             proposing: watch::Sender::new(0),
             held_back: AtomicUsize::new(0),
             campaigns: AtomicBool::new(true),
+            standing: AtomicBool::new(false),
             led_since: Mutex::new(Instant::now()),
             heard: Mutex::new(None),
         });

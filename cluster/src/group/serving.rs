@@ -2,6 +2,7 @@
 //!
 //! Checks what comes before openraft sees it. It does not know how questions arrive.
 
+use super::windows;
 use super::{Group, GroupInner};
 use crate::id::NodeId;
 use crate::replica::guarded;
@@ -13,11 +14,15 @@ use openraft::{ServerState, Snapshot};
 use sojourn_proto::cluster as proto;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A leader that a majority has answered within this time helps nobody else to lead. Below the shortest election
 /// timeout, so that no vote is withheld that could be won elsewhere.
 const LEADS_FOR_MS: u64 = 300;
+
+/// How long an election may take before it is tried again with the next term.
+const STANDS_FOR: Duration = Duration::from_millis(80);
 
 /// While it lives, this replica does not stand for election.
 pub(crate) struct HeldBack {
@@ -40,6 +45,15 @@ impl GroupInner {
             && self.is_whole();
         self.raft.runtime_config().elect(may);
         self.campaigns.store(may, Ordering::Release);
+    }
+
+    /// Whether no leader, this node included, has sent anything for longer than one is silent in peace.
+    fn hears_nobody(&self) -> bool {
+        if self.raft.metrics().borrow().state == ServerState::Leader {
+            return false;
+        }
+        let heard = *self.heard.lock();
+        heard.is_none_or(|at| at.elapsed() > windows::lease(0))
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -97,8 +111,40 @@ impl Group {
             let answer = VoteResponse::new(self.vote(), Some(left), false);
             return Ok(wire::vote_answer(&answer));
         }
+        let candidate_has = request.last_log_id;
         let answer = self.inner.raft.vote(request).await;
-        Ok(wire::vote_answer(&answer.map_err(|e| e.to_string())?))
+        let answer = answer.map_err(|e| e.to_string())?;
+        if !answer.vote_granted && candidate_has < self.inner.log.last() {
+            self.stand_instead();
+        }
+        Ok(wire::vote_answer(&answer))
+    }
+
+    /// Stands for election at once, in place of a candidate that has less than this replica: without a leader, somebody
+    /// with everything has to, and the own time may come only after the candidate's next. Tried twice: the first time the
+    /// candidate's own vote may be the higher one of the term.
+    fn stand_instead(&self) {
+        let inner = self.inner.clone();
+        if !inner.hears_nobody()
+            || !inner.campaigns.load(Ordering::Acquire)
+            || !self.members().voters.contains(&inner.settings.node)
+            || inner.standing.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        tokio::spawn(async move {
+            for _ in 0..2 {
+                if !inner.hears_nobody() || inner.raft.trigger().elect().await.is_err() {
+                    break;
+                }
+                let mut metrics = inner.raft.metrics();
+                let led = metrics.wait_for(|now| now.state == ServerState::Leader);
+                if tokio::time::timeout(STANDS_FOR, led).await.is_ok() {
+                    break;
+                }
+            }
+            inner.standing.store(false, Ordering::Release);
+        });
     }
 
     /// The vote of this node's leadership, when a majority has just confirmed it. openraft's followers refuse to vote
