@@ -9,6 +9,7 @@
 
 use super::Record;
 use super::Store;
+use super::engine::{Batch, Space};
 use super::fault::Damaged;
 use super::index::{FORMAT, away_key, ended_key, join_unmatched, place_of, unmatched_key};
 use super::piece::{self, Unpacking};
@@ -16,7 +17,6 @@ use super::receipts::receipt_key;
 use super::store::{be64, pack, record_key};
 use super::waiting::Place;
 use bytes::Bytes;
-use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_proto::stored::{self, history_item::Item};
@@ -282,7 +282,7 @@ impl Store {
 
     fn put_customer(
         &self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut Batch,
         shard: u16,
         has: u64,
         customer: &stored::HistoryCustomer,
@@ -319,7 +319,7 @@ impl Store {
     /// Writes a batch, and these receipts with it.
     fn put_receipts(
         &self,
-        mut batch: OwnedWriteBatch,
+        mut batch: Batch,
         shard: u16,
         receipts: &Receipts,
     ) -> Result<(), Damaged> {
@@ -384,7 +384,7 @@ impl Store {
         self.faults
             .writing("writing marks", || {
                 batch.commit()?;
-                self.db.persist(PersistMode::SyncAll)
+                self.db.sync()
             })
             .map_err(text)?;
         if desk.ahead <= has {
@@ -396,7 +396,7 @@ impl Store {
     /// Before a checkpoint up to `up_to` writes behind the mark: what stands there goes. Its batch says so.
     pub(super) fn catch_up(
         &self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut Batch,
         shard: u16,
         desk: &Desk,
         (has, up_to): (u64, u64),
@@ -432,7 +432,7 @@ impl Store {
     /// Removes keys that begin so, if they are to go; of a day's receipts, while the day is kept.
     fn remove(
         &self,
-        from: &Keyspace,
+        from: &Space,
         prefix: &[u8],
         day: Option<u32>,
         goes: impl Fn(&[u8]) -> bool,
@@ -443,9 +443,7 @@ impl Store {
             let mut batch = self.db.batch();
             let mut ended = false;
             while batch.len() < TOGETHER {
-                let next = self
-                    .faults
-                    .reading(DOING, || keys.next().map(fjall::Guard::key).transpose())?;
+                let next = self.faults.reading(DOING, || keys.next_key())?;
                 match next {
                     Some(key) if goes(&key) => batch.remove(from, key),
                     Some(_) => {}
@@ -494,7 +492,7 @@ impl Store {
         batch.remove(&self.marks, marker(shard, AHEAD));
         self.faults.writing("forgetting a shard", || {
             batch.commit()?;
-            self.db.persist(PersistMode::SyncAll)
+            self.db.sync()
         })
     }
 
@@ -510,7 +508,7 @@ impl Store {
         batch.remove(&self.marks, marker(shard, FORGOTTEN));
         self.faults.writing("forgetting a shard", || {
             batch.commit()?;
-            self.db.persist(PersistMode::SyncAll)
+            self.db.sync()
         })
     }
 
