@@ -16,6 +16,7 @@ use super::piece::{self, Unpacking};
 use super::receipts::receipt_key;
 use super::store::{be64, pack, record_key};
 use super::waiting::Place;
+use crate::bugs;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
@@ -200,6 +201,7 @@ impl Store {
                     check.customer(&customer)?;
                     customers.push(customer);
                 }
+                Item::Receipts(_) if bugs::has(bugs::Bug::ForgottenReceipts) => {}
                 Item::Receipts(some) => {
                     let day = some.day.min(*days.end());
                     for receipt in some.receipts {
