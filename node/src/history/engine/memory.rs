@@ -81,6 +81,11 @@ impl Memory {
         self.inner.lock().refuses_after = Some(writes);
     }
 
+    /// Nothing is refused any more, if nothing was yet.
+    pub fn heal(&self) {
+        self.inner.lock().refuses_after = None;
+    }
+
     pub(super) fn space(&self, name: &str) -> Arc<str> {
         let name: Arc<str> = name.into();
         let mut inner = self.inner.lock();

@@ -1,0 +1,28 @@
+//! Whether a world of shards kept its promises: each is a checker under [`crate::invariants::world`].
+
+use super::books::{Books, Bounds, Finals};
+use crate::invariants::world as promises;
+
+/// What is not true. `complete`: everything that was left to do in the end was done.
+pub fn judge(books: &Books, finals: &Finals, bounds: &Bounds, complete: bool) -> Vec<String> {
+    let (calls, sent) = (books.calls(), books.all_sent());
+    let mut broken = Vec::new();
+    broken.extend(promises::one_chain::check(finals));
+    broken.extend(promises::decided_once::check(finals));
+    broken.extend(promises::true_receipts::check(&calls, finals));
+    broken.extend(promises::customers_seen::check(&calls, finals));
+    broken.extend(promises::timers::check(finals, bounds));
+    broken.extend(promises::effects::check(&sent, finals));
+    if !complete {
+        broken.extend(promises::timers::lost(finals, bounds));
+        broken.extend(promises::effects::forgotten(finals, bounds));
+    }
+    broken
+}
+
+/// What is still to be done, some time after it should have been.
+pub fn left_to_do(finals: &Finals, bounds: &Bounds) -> Vec<String> {
+    let mut left = promises::timers::overdue(finals, bounds, 1_500_000);
+    left.extend(promises::effects::unsettled(finals, bounds, 3_000_000));
+    left
+}
