@@ -58,6 +58,12 @@ pub struct Seen {
     pub unknown: u64,
     /// Calls that were refused.
     pub refused: u64,
+    /// Signals that were sent again and got their first answer again.
+    pub again: u64,
+    /// Timers that fired.
+    pub fired: u64,
+    /// Actions that were settled.
+    pub settled: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Messages that arrived.
@@ -131,10 +137,13 @@ pub fn live(plan: &Plan) -> Result<Ended> {
     }
     world.mend()?;
     let until = world.now + plan.calm * 1_000;
+    let quiet = world.now + plan.quiet * 1_000;
     let waits = loop {
-        let waits = world.waits_for();
-        if waits.is_empty() || world.now >= until {
-            break waits;
+        if world.looks(quiet) {
+            let waits = world.waits_for();
+            if waits.is_empty() || world.now >= until {
+                break waits;
+            }
         }
         world.step();
         world.restart_failed()?;
@@ -375,6 +384,12 @@ impl World {
         Ok(())
     }
 
+    /// Whether it is time to see what does not work yet. All of history is read for that in a world of shards: so not at
+    /// every step.
+    fn looks(&self, quiet: u64) -> bool {
+        self.common.is_none() || (self.now >= quiet && (self.now / STEP).is_multiple_of(20))
+    }
+
     /// What does not work yet, after everything was mended.
     fn waits_for(&self) -> Vec<String> {
         let mut waits = Vec::new();
@@ -461,16 +476,20 @@ impl World {
         if waits.is_empty() && broken.is_empty() {
             broken.extend(judge::judge(&calls, &finals));
         }
+        let (mut fired, mut settled) = (0, 0);
         if let Some(common) = &self.common
             && broken.is_empty()
         {
             match self.everybody(common) {
-                Ok(finals) => broken.extend(shards::judge::judge(
-                    &common.books,
-                    &finals,
-                    &self.bounds(),
-                    waits.is_empty(),
-                )),
+                Ok(finals) => {
+                    (fired, settled) = shards::judge::count(&finals);
+                    broken.extend(shards::judge::judge(
+                        &common.books,
+                        &finals,
+                        &self.bounds(),
+                        waits.is_empty(),
+                    ));
+                }
                 Err(why) => broken.push(format!("history can be read: {why}")),
             }
         }
@@ -486,6 +505,8 @@ impl World {
             lost,
             lasted: self.now / 1_000,
             digest,
+            fired,
+            settled,
             ..Seen::default()
         };
         for call in &calls {
@@ -499,7 +520,10 @@ impl World {
         for call in self.common.iter().flat_map(|c| c.books.calls()) {
             use shards::books::Told;
             match &call.told {
-                Some((_, Told::Receipt { .. })) => seen.acknowledged += 1,
+                Some((_, Told::Receipt { again, .. })) => {
+                    seen.acknowledged += 1;
+                    seen.again += u64::from(*again);
+                }
                 Some((_, Told::Seen(_) | Told::Nobody)) => seen.reads += 1,
                 Some((_, Told::Refused)) => seen.refused += 1,
                 Some((_, Told::Unknown)) | None => seen.unknown += 1,

@@ -32,6 +32,8 @@ pub struct Plan {
     pub rough: u64,
     /// How long it may take after that until everything works.
     pub calm: u64,
+    /// How long it lasts after that at least: what nobody asks for must happen by itself.
+    pub quiet: u64,
     /// Clients, each with one call at a time.
     pub clients: u64,
     /// The wires in the rough part.
@@ -100,6 +102,7 @@ impl Plan {
             shards: 4,
             rough: 5_000 + dice.below(15_000),
             calm: 30_000,
+            quiet: 0,
             clients: 2 + dice.below(7),
             wires,
             crashes,
@@ -124,7 +127,8 @@ impl Plan {
             of: Of::Shards,
             shards: 2,
             rough: 5_000 + dice.below(10_000),
-            clients: 4 + dice.below(9),
+            quiet: 7_000,
+            clients: 6 + dice.below(15),
             histories: [0, 0, 8_000, 3_000][dice.below(4) as usize],
             skew: [0, 20_000, 700_000][dice.below(3) as usize],
             deadline: [150, 400, 1_000, 5_000][dice.below(4) as usize],

@@ -155,10 +155,8 @@ fn plans(args: &Args, seed: u64) -> Vec<Plan> {
 #[cfg(feature = "put-back")]
 fn where_to_look(args: &Args) -> Option<OfArg> {
     match args.bug? {
-        Bug::AckBeforeFsync | Bug::StaleRead => Some(OfArg::Lists),
-        Bug::NoBarrier | Bug::SequenceNumber | Bug::ForgottenReceipts | Bug::ForgottenTimers => {
-            Some(OfArg::Shards)
-        }
+        Bug::AckBeforeFsync | Bug::StaleRead | Bug::NoBarrier => Some(OfArg::Lists),
+        Bug::SequenceNumber | Bug::ForgottenReceipts | Bug::ForgottenTimers => Some(OfArg::Shards),
     }
 }
 
@@ -224,14 +222,17 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
     let seconds = began.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} worlds from seed {first}, {:.2} s each: {} appends and signals acknowledged, {} reads, {} unknown, {} refused; {} messages, \
-         {} lost; {:?}; {} broken",
+        "{} worlds from seed {first}, {:.2} s each: {} appends and signals acknowledged, {} reads, {} unknown, {} refused, {} repeated, {} timers, {} actions; \
+         {} messages, {} lost; {:?}; {} broken",
         lived,
         seconds / f64::from(lived.max(1)),
         sum.acknowledged,
         sum.reads,
         sum.unknown,
         sum.refused,
+        sum.again,
+        sum.fired,
+        sum.settled,
         sum.delivered,
         sum.lost,
         sum.faults,
@@ -263,6 +264,9 @@ fn add(sum: &mut Seen, seen: &Seen) {
     sum.reads += seen.reads;
     sum.unknown += seen.unknown;
     sum.refused += seen.refused;
+    sum.again += seen.again;
+    sum.fired += seen.fired;
+    sum.settled += seen.settled;
     sum.delivered += seen.delivered;
     sum.lost += seen.lost;
     for (fault, times) in &seen.faults {

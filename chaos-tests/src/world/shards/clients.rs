@@ -36,13 +36,14 @@ impl World {
         let common = self.common.clone()?;
         let books = common.books;
         let (looks, repeats) = (self.dice.once_in(6), self.dice.once_in(4));
-        // half of the calls are of those who came last; once everything is mended, some are left in peace
+        // half of the calls are of those who came last, and some of two who are always there; once everything is mended, half
+        // of all are left in peace
         let calm = self.now >= self.plan.rough * 1_000;
-        let (all, newest) = (self.customers(self.now), self.dice.once_in(2));
-        let mut customer = if newest {
-            all - 1 - self.dice.below(4)
-        } else {
-            self.dice.below(all)
+        let all = self.customers(self.now);
+        let mut customer = match self.dice.below(4) {
+            0 | 1 => all - 1 - self.dice.below(4),
+            2 => self.dice.below(2),
+            _ => self.dice.below(all),
         };
         if calm {
             customer -= customer % 2;

@@ -1,6 +1,6 @@
 //! Whether a world of shards kept its promises: each is a checker under [`crate::invariants::world`].
 
-use super::books::{Books, Bounds, Finals};
+use super::books::{Books, Bounds, Finals, What};
 use crate::invariants::world as promises;
 
 /// What is not true. `complete`: everything that was left to do in the end was done.
@@ -18,6 +18,17 @@ pub fn judge(books: &Books, finals: &Finals, bounds: &Bounds, complete: bool) ->
         broken.extend(promises::effects::forgotten(finals, bounds));
     }
     broken
+}
+
+/// How many timers fired, and how many actions were settled.
+pub fn count(finals: &Finals) -> (u64, u64) {
+    let (mut fired, mut settled) = (0, 0);
+    let customers = finals.values().flat_map(|all| all.values());
+    for event in customers.flat_map(|c| c.lines.iter().flat_map(|line| &line.events)) {
+        fired += u64::from(matches!(event.what, What::Fired(_)));
+        settled += u64::from(matches!(event.what, What::Settled(..)));
+    }
+    (fired, settled)
 }
 
 /// What is still to be done, some time after it should have been.
