@@ -8,6 +8,8 @@ pub enum Bug {
     AckBeforeFsync,
     /// A read is answered from what is applied here, without asking a majority whether this node still leads.
     StaleRead,
+    /// Who leads owns at once, before everything that was acknowledged is applied here.
+    NoBarrier,
 }
 
 #[cfg(feature = "put-back")]

@@ -51,7 +51,10 @@ impl fmt::Debug for Seams {
 
 impl Running {
     /// Runs work that may block for long.
-    pub(crate) async fn blocking<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// A text: it panicked, or the runtime ends.
+    pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {

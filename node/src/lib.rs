@@ -1,6 +1,7 @@
 //! The server of Sojourn: the only place where rules, order and wire meet.
 
 pub mod actors;
+pub mod bugs;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

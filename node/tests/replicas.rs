@@ -18,7 +18,8 @@ use sojourn_node::shard::decision::{Decision, Part, id_hash_of};
 use sojourn_node::shard::state::{Look, ShardState, Verdict};
 use sojourn_proto::{stored, v1};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const LOAN: &str = include_str!("../../examples/loan/journey.yaml");
 const WAY: [&str; 6] = [

@@ -2,8 +2,8 @@
 //! everything. First everything goes wrong that the seed's plan says, then all is mended, and then all must work.
 //!
 //! What runs is the real thing of `cluster` (log, groups, checkpoints, snapshots, changes of members, transfers); disks and
-//! wires are simulated, and what is replicated are lists ([`machine`]). Wall clocks, decisions and doors are not in these
-//! worlds: the real processes have them.
+//! wires are simulated. What is replicated are lists ([`machine`]), or the node's own shards ([`shards`]). Doors, routes and the
+//! publishing of journeys are not in these worlds: the real processes have them.
 
 pub mod judge;
 pub mod machine;
@@ -13,13 +13,14 @@ pub mod net;
 pub mod node;
 pub mod record;
 pub mod seed;
+pub mod shards;
 
 use anyhow::Result;
 use machine::Append;
 use net::{Net, Wires};
 use node::{Node, Part};
 use record::{Asked, Record, Told};
-use seed::Plan;
+use seed::{Of, Plan};
 use sojourn_cluster::runtime::seed_thread;
 use sojourn_cluster::sim::Dice;
 use sojourn_cluster::{EntryKind, GroupId, NodeId, ProposeError};
@@ -49,7 +50,7 @@ pub enum Verdict {
 /// What happened in a world, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Appends that were acknowledged.
+    /// Appends or signals that were acknowledged.
     pub acknowledged: u64,
     /// Reads that were answered.
     pub reads: u64,
@@ -57,6 +58,12 @@ pub struct Seen {
     pub unknown: u64,
     /// Calls that were refused.
     pub refused: u64,
+    /// Signals that were sent again and got their first answer again.
+    pub again: u64,
+    /// Timers that fired.
+    pub fired: u64,
+    /// Actions that were settled.
+    pub settled: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Messages that arrived.
@@ -92,15 +99,24 @@ pub(crate) struct World {
     faults: BTreeMap<&'static str, u64>,
     moves: moves::Moves,
     nemesis: nemesis::Nemesis,
+    /// In a world of shards.
+    common: Option<shards::Common>,
 }
 
 /// A client: one call at a time.
 #[derive(Default)]
 struct Client {
     /// The call, the node, and which of its lives was asked.
-    calling: Option<(usize, NodeId, Option<u64>)>,
+    calling: Option<(Calling, NodeId, Option<u64>)>,
     /// It calls again from then on.
     rests_until: u64,
+}
+
+/// A call that is under way, by its number.
+#[derive(Clone, Copy)]
+enum Calling {
+    List(usize),
+    Shard(usize),
 }
 
 /// Lives through the world of a seed.
@@ -121,10 +137,13 @@ pub fn live(plan: &Plan) -> Result<Ended> {
     }
     world.mend()?;
     let until = world.now + plan.calm * 1_000;
+    let quiet = world.now + plan.quiet * 1_000;
     let waits = loop {
-        let waits = world.waits_for();
-        if waits.is_empty() || world.now >= until {
-            break waits;
+        if world.looks(quiet) {
+            let waits = world.waits_for();
+            if waits.is_empty() || world.now >= until {
+                break waits;
+            }
         }
         world.step();
         world.restart_failed()?;
@@ -139,8 +158,24 @@ impl World {
         let record = Arc::new(Record::default());
         net.set_wires(plan.wires.clone());
         let groups: Vec<GroupId> = (0..=plan.shards).map(GroupId).collect();
+        let common = match plan.of {
+            Of::Lists => None,
+            Of::Shards => Some(shards::Common {
+                view: shards::journey::view()?,
+                books: Arc::default(),
+                calm: Arc::default(),
+                shards: plan.shards,
+                deadline: Duration::from_millis(plan.deadline),
+            }),
+        };
+        let mut skews = Dice::new(plan.seed ^ 0xc10c);
         let mut nodes: BTreeMap<NodeId, Node> = (1..=plan.nodes)
-            .map(|id| (id, Node::new(id, net.clone(), record.clone())))
+            .map(|id| {
+                let drawn = skews.below(2 * plan.skew.unsigned_abs() + 1);
+                let skew = drawn.cast_signed() - plan.skew;
+                let node = Node::new(id, net.clone(), record.clone(), common.clone(), skew);
+                (id, node)
+            })
             .collect();
         for group in &groups {
             let voters: Vec<NodeId> = (0..3).map(|n| (group.0 + n) % plan.nodes + 1).collect();
@@ -164,6 +199,7 @@ impl World {
             faults: BTreeMap::new(),
             moves: moves::Moves::default(),
             nemesis: nemesis::Nemesis::default(),
+            common,
         };
         for id in 1..=plan.nodes {
             world.start(id)?;
@@ -234,7 +270,7 @@ impl World {
         for at in 0..self.clients.len() {
             if let Some((call, node, life)) = self.clients[at].calling {
                 let now = self.nodes.get(&node).and_then(Node::life);
-                if now.is_some() && now == life && !self.record.is_over(call) {
+                if now.is_some() && now == life && !self.is_over(call) {
                     continue;
                 }
                 self.clients[at].calling = None;
@@ -250,11 +286,22 @@ impl World {
                 _ => 1 + self.dice.below(self.plan.nodes),
             };
             let life = self.nodes.get(&node).and_then(Node::life);
-            let call = self.call_node(group, node);
+            let call = if self.common.is_some() && group != GroupId::CATALOG {
+                self.call_shard(group, node).map(Calling::Shard)
+            } else {
+                self.call_node(group, node).map(Calling::List)
+            };
             self.clients[at].calling = call.map(|call| (call, node, life));
             if self.clients[at].calling.is_none() {
                 self.clients[at].rests_until = self.now + self.dice.below(60_000);
             }
+        }
+    }
+
+    fn is_over(&self, call: Calling) -> bool {
+        match (call, &self.common) {
+            (Calling::Shard(call), Some(common)) => common.books.is_over(call),
+            (Calling::List(call) | Calling::Shard(call), _) => self.record.is_over(call),
         }
     }
 
@@ -263,6 +310,7 @@ impl World {
         let reads = self.dice.once_in(3);
         let node = self.nodes.get(&node)?;
         let replica = node.replica(group)?;
+        let kept = replica.list()?.clone();
         let clock = node.clock();
         let record = self.record.clone();
         if reads {
@@ -270,7 +318,7 @@ impl World {
             node.spawn(async move {
                 let until = Instant::now() + PATIENCE;
                 let told = match replica.group.read_index(until).await {
-                    Ok(_) => Told::List(replica.list.read(list)),
+                    Ok(_) => Told::List(kept.read(list)),
                     // a read changes nothing: whatever became of it
                     Err(_) => Told::Refused,
                 };
@@ -304,7 +352,13 @@ impl World {
         self.net.set_cut(BTreeSet::new());
         for node in self.nodes.values_mut() {
             node.fail_checkpoints(None);
+            node.heal_history();
             node.stands_until = node.stands_until.map(|_| self.now);
+        }
+        if let Some(common) = &self.common {
+            common
+                .calm
+                .store(true, std::sync::atomic::Ordering::Relaxed);
         }
         self.restart_failed()?;
         for id in 1..=self.plan.nodes {
@@ -330,6 +384,12 @@ impl World {
         Ok(())
     }
 
+    /// Whether it is time to see what does not work yet. All of history is read for that in a world of shards: so not at
+    /// every step.
+    fn looks(&self, quiet: u64) -> bool {
+        self.common.is_none() || (self.now >= quiet && (self.now / STEP).is_multiple_of(20))
+    }
+
     /// What does not work yet, after everything was mended.
     fn waits_for(&self) -> Vec<String> {
         let mut waits = Vec::new();
@@ -346,7 +406,7 @@ impl World {
                 waits.push(format!("the voters of {group} are between two sets"));
             }
             let applied = *replica.group.applied().borrow();
-            let all = replica.list.all();
+            let all = replica.hash();
             for member in members.voters.iter().chain(&members.learners) {
                 let theirs = self.nodes.get(member).and_then(|n| n.replica(*group));
                 let there = theirs.as_ref().and_then(|r| *r.group.applied().borrow());
@@ -354,7 +414,7 @@ impl World {
                     waits.push(format!(
                         "node {member} has {group} up to {there:?}, its owner {owner} up to {applied:?}"
                     ));
-                } else if theirs.is_some_and(|r| r.list.all() != all) {
+                } else if theirs.is_some_and(|r| r.hash() != all) {
                     self.record.fail(format!(
                         "same prefix, same state: node {member} and node {owner} differ in {group} at {applied:?}"
                     ));
@@ -375,6 +435,23 @@ impl World {
                 _ => {}
             }
         }
+        if let Some(common) = &self.common {
+            for call in common.books.calls() {
+                use shards::books::Told;
+                match call.told {
+                    Some((_, Told::Receipt { .. })) if call.begun >= since => {
+                        answered.insert((call.group, true));
+                    }
+                    Some((_, Told::Seen(_))) if call.begun >= since => {
+                        answered.insert((call.group, false));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if waits.is_empty() {
+            waits = self.left_to_do();
+        }
         for group in &self.groups {
             for (append, what) in [(true, "append"), (false, "read")] {
                 if !answered.contains(&(*group, append)) {
@@ -392,26 +469,62 @@ impl World {
             .iter()
             .filter_map(|group| {
                 let owner = self.nodes.get(&self.owner(*group)?)?;
-                Some((*group, owner.replica(*group)?.list.all()))
+                Some((*group, owner.replica(*group)?.list()?.all()))
             })
             .collect();
         let mut broken = self.record.broken();
         if waits.is_empty() && broken.is_empty() {
             broken.extend(judge::judge(&calls, &finals));
         }
+        let (mut fired, mut settled) = (0, 0);
+        if let Some(common) = &self.common
+            && broken.is_empty()
+        {
+            match self.everybody(common) {
+                Ok(finals) => {
+                    (fired, settled) = shards::judge::count(&finals);
+                    broken.extend(shards::judge::judge(
+                        &common.books,
+                        &finals,
+                        &self.bounds(),
+                        waits.is_empty(),
+                    ));
+                }
+                Err(why) => broken.push(format!("history can be read: {why}")),
+            }
+        }
         let (delivered, lost) = self.net.counts();
+        let digest = self.record.digest();
+        let digest = match &self.common {
+            Some(common) => common.books.digest(digest),
+            None => digest,
+        };
         let mut seen = Seen {
             faults: self.faults,
             delivered,
             lost,
             lasted: self.now / 1_000,
-            digest: self.record.digest(),
+            digest,
+            fired,
+            settled,
             ..Seen::default()
         };
         for call in &calls {
             match &call.told {
                 Some((_, Told::Appended(_))) => seen.acknowledged += 1,
                 Some((_, Told::List(_))) => seen.reads += 1,
+                Some((_, Told::Refused)) => seen.refused += 1,
+                Some((_, Told::Unknown)) | None => seen.unknown += 1,
+            }
+        }
+        for call in self.common.iter().flat_map(|c| c.books.calls()) {
+            use shards::books::Told;
+            match &call.told {
+                Some((_, Told::Receipt { again, .. })) => {
+                    seen.acknowledged += 1;
+                    seen.again += u64::from(*again);
+                }
+                Some((_, Told::Seen(_) | Told::Nobody)) => seen.reads += 1,
                 Some((_, Told::Refused)) => seen.refused += 1,
                 Some((_, Told::Unknown)) | None => seen.unknown += 1,
             }

@@ -78,6 +78,13 @@ impl World {
                 self.count("log refused");
             }
         }
+        if self.happens(self.plan.histories) {
+            let (id, after) = (self.some_node(), self.dice.below(40));
+            if let Some(node) = self.nodes.get(&id) {
+                node.fail_history(after);
+                self.count("history refused");
+            }
+        }
         if self.nemesis.stores_until.is_some_and(|until| until <= now) {
             self.nemesis.stores_until = None;
             self.nodes.values().for_each(|n| n.fail_checkpoints(None));

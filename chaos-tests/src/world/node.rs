@@ -5,10 +5,12 @@
 use super::machine::{Chronicle, List};
 use super::net::Net;
 use super::record::Record;
+use super::shards::{Common, Ground, Office, Watched};
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use sojourn_cluster::sim::{Dice, SimCheckpoints, SimLog};
-use sojourn_cluster::{Group, GroupId, Host, HostConfig, NodeId, Role, Running, Seams};
+use sojourn_cluster::{Group, GroupId, Host, HostConfig, Machine, NodeId, Role, Running, Seams};
+use sojourn_node::history::Memory;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -34,7 +36,42 @@ pub struct Replica {
     /// The group.
     pub group: Group,
     /// Its state here.
-    pub list: Arc<List>,
+    pub kept: Kept,
+}
+
+/// What a replica keeps.
+#[derive(Clone)]
+pub enum Kept {
+    /// Lists.
+    List(Arc<List>),
+    /// A shard, and what runs it.
+    Shard(Arc<Watched>, Office),
+}
+
+impl Replica {
+    /// The lists, if it keeps such.
+    pub fn list(&self) -> Option<&Arc<List>> {
+        match &self.kept {
+            Kept::List(list) => Some(list),
+            Kept::Shard(..) => None,
+        }
+    }
+
+    /// The shard, if it is one.
+    pub fn office(&self) -> Option<&Office> {
+        match &self.kept {
+            Kept::List(_) => None,
+            Kept::Shard(_, office) => Some(office),
+        }
+    }
+
+    /// A hash of all that it keeps.
+    pub fn hash(&self) -> u128 {
+        match &self.kept {
+            Kept::List(list) => list.hash(),
+            Kept::Shard(shard, _) => shard.hash(),
+        }
+    }
 }
 
 thread_local! {
@@ -60,6 +97,8 @@ struct Run {
     runtime: Runtime,
     host: Arc<Host>,
     replicas: Replicas,
+    /// What it has of shards, in a world of such.
+    ground: Option<Arc<Ground>>,
     /// The world's time when its clock stood at `started`, both at its start.
     begun: u64,
     started: Instant,
@@ -74,6 +113,11 @@ pub struct Node {
     log: Arc<SimLog>,
     checkpoints: Arc<SimCheckpoints>,
     chronicles: BTreeMap<GroupId, Arc<Chronicle>>,
+    /// The disk of the shards' history.
+    history: Arc<Memory>,
+    common: Option<Common>,
+    /// How much its clock is ahead, in microseconds.
+    skew: i64,
     /// The groups that it is to have, as the catalog would say.
     pub parts: BTreeMap<GroupId, Part>,
     /// Groups that it has let go of.
@@ -87,7 +131,15 @@ pub struct Node {
 
 impl Node {
     /// A node with empty disks that does not run.
-    pub fn new(id: NodeId, net: Arc<Net>, record: Arc<Record>) -> Node {
+    ///
+    /// `common`: what it shares with the others in a world of shards. `skew`: how much its clock is ahead, in microseconds.
+    pub fn new(
+        id: NodeId,
+        net: Arc<Net>,
+        record: Arc<Record>,
+        common: Option<Common>,
+        skew: i64,
+    ) -> Node {
         Node {
             id,
             net,
@@ -95,6 +147,9 @@ impl Node {
             log: Arc::default(),
             checkpoints: Arc::default(),
             chronicles: BTreeMap::new(),
+            history: Arc::default(),
+            common,
+            skew,
             parts: BTreeMap::new(),
             forgotten: Arc::default(),
             run: None,
@@ -120,21 +175,24 @@ impl Node {
     pub fn start(&mut self, now: u64, dice: &mut Dice, write_takes: u64) -> Result<()> {
         let runtime = runtime(dice.roll())?;
         let writes = Mutex::new(Dice::new(dice.roll()));
+        let running = Running::Tasks {
+            write_takes: Arc::new(move || {
+                Duration::from_micros(50 + writes.lock().below(write_takes))
+            }),
+        };
         let seams = Seams {
             log: self.log.clone(),
             checkpoints: self.checkpoints.clone(),
-            running: Running::Tasks {
-                write_takes: Arc::new(move || {
-                    Duration::from_micros(50 + writes.lock().below(write_takes))
-                }),
-            },
+            running: running.clone(),
         };
+        // a decision has many times the bytes of an append
+        let scale = if self.common.is_some() { 6 } else { 1 };
         let cfg = HostConfig {
             node: self.id,
             // small enough that checkpoints, purges and snapshots happen all the time
-            checkpoint_log_bytes: 3_000,
-            log_cache_bytes: 300,
-            keep_log_bytes: 2_000 * dice.below(3),
+            checkpoint_log_bytes: 3_000 * scale,
+            log_cache_bytes: if self.common.is_some() { 2_000 } else { 300 },
+            keep_log_bytes: 2_000 * scale * dice.below(3),
             ..HostConfig::default()
         };
         let started = runtime.block_on(async { Instant::now() });
@@ -144,8 +202,20 @@ impl Node {
         let host = runtime
             .block_on(Host::open_with_among(cfg, seams, transport))
             .with_context(|| format!("node {} does not open", self.id))?;
+        let ground = self.common.clone().map(|common| {
+            let clock = clock_of(now, started);
+            let begun = Ground::begin(
+                common,
+                self.history.clone(),
+                running,
+                self.skew,
+                Arc::new(clock),
+            );
+            runtime.block_on(begun).map(Arc::new)
+        });
         self.lives += 1;
         self.run = Some(Run {
+            ground: ground.transpose()?,
             runtime,
             host: Arc::new(host),
             replicas: Arc::default(),
@@ -169,13 +239,22 @@ impl Node {
         let (host, replicas, record) =
             (run.host.clone(), run.replicas.clone(), self.record.clone());
         let node = self.id;
+        let ground = run.ground.clone().filter(|_| id != GroupId::CATALOG);
         if matches!(part, Part::Leaves) {
             self.chronicles.remove(&id);
             let forgotten = self.forgotten.clone();
             // asked again after a restart it is under way again, whatever had ended before
             forgotten.lock().remove(&id);
             run.runtime.spawn(async move {
-                replicas.lock().remove(&id);
+                if let Some(Kept::Shard(_, office)) = replicas.lock().remove(&id).map(|r| r.kept) {
+                    office.stop.cancel();
+                }
+                if let Some(ground) = ground {
+                    // as the node does it: marked, then history, then the rest
+                    while host.mark_forgotten(id).await.is_err() || ground.forget(id).is_err() {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
                 // busy for a moment after it was closed: it is asked again
                 while host.forget_group(id).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -185,9 +264,14 @@ impl Node {
             return;
         }
         let chronicle = self.chronicles.entry(id).or_default().clone();
-        let list = List::new(node, id, chronicle, record.clone());
+        let record_ = record.clone();
         run.runtime.spawn(async move {
-            let machine = list.clone();
+            let list = List::new(node, id, chronicle, record_.clone());
+            let shard = ground.as_ref().map(|g| g.machine(id, &record_, node));
+            let machine: Arc<dyn Machine> = match &shard {
+                Some(shard) => shard.clone(),
+                None => list.clone(),
+            };
             let opened = match part {
                 Part::Begins(voters) => host.open_group(id, machine, voters).await,
                 Part::Joins | Part::Leaves => host.join_group(id, machine, 0).await,
@@ -200,7 +284,14 @@ impl Node {
                 }
             };
             let mut role = group.role();
-            replicas.lock().insert(id, Replica { group, list });
+            let kept = match ground.zip(shard) {
+                Some((ground, shard)) => {
+                    let office = ground.run(&shard, group.clone());
+                    Kept::Shard(shard, office)
+                }
+                None => Kept::List(list),
+            };
+            replicas.lock().insert(id, Replica { group, kept });
             loop {
                 let now = role.borrow_and_update().clone();
                 if let Role::Owner { term, .. } = now {
@@ -233,6 +324,10 @@ impl Node {
         self.checkpoints.crash(dice);
         for chronicle in self.chronicles.values() {
             chronicle.crash(dice);
+        }
+        if self.common.is_some() {
+            self.history
+                .crash(|unsynced| dice.below(unsynced as u64 + 1) as usize);
         }
     }
 
@@ -267,10 +362,7 @@ impl Node {
             Some(run) => (run.begun, run.started),
             None => (0, Instant::now()),
         };
-        move || {
-            let elapsed = Instant::now().saturating_duration_since(started);
-            begun + u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX / 2)
-        }
+        clock_of(begun, started)
     }
 
     /// Its replica of a group.
@@ -286,9 +378,20 @@ impl Node {
 
     /// Whether a write of its log has failed: the process would end.
     pub fn has_failed(&self) -> bool {
-        self.run
-            .as_ref()
-            .is_some_and(|run| run.host.failed().borrow().is_some())
+        self.run.as_ref().is_some_and(|run| {
+            let history = run.ground.as_ref().is_some_and(|g| g.has_failed());
+            history || run.host.failed().borrow().is_some()
+        })
+    }
+
+    /// Its history refuses a write, after some more.
+    pub fn fail_history(&self, after: u64) {
+        self.history.fail_after(after);
+    }
+
+    /// Its history takes everything again.
+    pub fn heal_history(&self) {
+        self.history.heal();
     }
 
     /// Its log refuses a write, after some more.
@@ -302,6 +405,14 @@ impl Node {
             Some(calls) => self.checkpoints.fail_after(calls),
             None => self.checkpoints.heal(),
         }
+    }
+}
+
+/// The world's time on a node that has begun.
+fn clock_of(begun: u64, started: Instant) -> impl Fn() -> u64 + Send + Sync + Clone + 'static {
+    move || {
+        let elapsed = Instant::now().saturating_duration_since(started);
+        begun + u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX / 2)
     }
 }
 

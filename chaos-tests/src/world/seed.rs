@@ -8,9 +8,20 @@ use sojourn_cluster::sim::Dice;
 /// One kind of fault: once in so many milliseconds on average; 0: never.
 pub type Rate = u64;
 
+/// What the groups of a world replicate, the catalog's group aside: that one is always of lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Lists: see [`super::machine`].
+    Lists,
+    /// The node's shards: see [`super::shards`].
+    Shards,
+}
+
 /// A world, before it begins. Times in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// What there is.
+    pub of: Of,
     /// The seed.
     pub seed: u64,
     /// Nodes; three of them hold each group.
@@ -21,6 +32,8 @@ pub struct Plan {
     pub rough: u64,
     /// How long it may take after that until everything works.
     pub calm: u64,
+    /// How long it lasts after that at least: what nobody asks for must happen by itself.
+    pub quiet: u64,
     /// Clients, each with one call at a time.
     pub clients: u64,
     /// The wires in the rough part.
@@ -41,6 +54,12 @@ pub struct Plan {
     pub moves: Rate,
     /// A write of the log takes up to so many microseconds.
     pub write_takes: u64,
+    /// The disk of history refuses a write, and its node ends. Of shards only, as all that follows.
+    pub histories: Rate,
+    /// The clocks of nodes go wrong by so many microseconds at most.
+    pub skew: i64,
+    /// An owner waits so long for an entry, in milliseconds.
+    pub deadline: u64,
 }
 
 impl Plan {
@@ -77,11 +96,13 @@ impl Plan {
             },
         };
         Plan {
+            of: Of::Lists,
             seed,
             nodes: 3 + dice.below(3),
             shards: 4,
             rough: 5_000 + dice.below(15_000),
             calm: 30_000,
+            quiet: 0,
             clients: 2 + dice.below(7),
             wires,
             crashes,
@@ -92,6 +113,26 @@ impl Plan {
             transfers,
             moves,
             write_takes: [400, 3_000, 3_000, 60_000][dice.below(4) as usize],
+            histories: 0,
+            skew: 0,
+            deadline: 0,
+        }
+    }
+
+    /// The world of shards of a seed.
+    pub fn of_shards(seed: u64) -> Plan {
+        let plan = Plan::of(seed);
+        let dice = &mut Dice::new(seed ^ 0x5eed_5eed);
+        Plan {
+            of: Of::Shards,
+            shards: 2,
+            rough: 5_000 + dice.below(10_000),
+            quiet: 7_000,
+            clients: 6 + dice.below(15),
+            histories: [0, 0, 8_000, 3_000][dice.below(4) as usize],
+            skew: [0, 20_000, 700_000][dice.below(3) as usize],
+            deadline: [150, 400, 1_000, 5_000][dice.below(4) as usize],
+            ..plan
         }
     }
 }

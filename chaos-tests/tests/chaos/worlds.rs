@@ -11,6 +11,9 @@ const KEPT: [u64; 19] = [
     24809,
 ];
 
+/// The same for worlds of shards, which take longer.
+const KEPT_OF_SHARDS: [u64; 4] = [1, 2, 3, 4];
+
 #[test]
 fn no_world_breaks_a_promise() -> Result<()> {
     let mut acknowledged = 0;
@@ -18,7 +21,7 @@ fn no_world_breaks_a_promise() -> Result<()> {
         let ended = world::live(&Plan::of(seed))?;
         ensure!(
             ended.verdict == Verdict::Clean,
-            "seed {seed}: {:?}; again: cargo run -p chaos-tests -- --seed {seed} --verbose",
+            "seed {seed}: {:?}; again: cargo run -p chaos-tests -- --seed {seed} --of lists --verbose",
             ended.verdict
         );
         acknowledged += ended.seen.acknowledged;
@@ -32,13 +35,36 @@ fn no_world_breaks_a_promise() -> Result<()> {
 }
 
 #[test]
+fn no_world_of_shards_breaks_a_promise() -> Result<()> {
+    let (mut acknowledged, mut again, mut fired, mut settled) = (0, 0, 0, 0);
+    for seed in KEPT_OF_SHARDS {
+        let ended = world::live(&Plan::of_shards(seed))?;
+        ensure!(
+            ended.verdict == Verdict::Clean,
+            "seed {seed}: {:?}; again: cargo run -p chaos-tests -- --seed {seed} --of shards --verbose",
+            ended.verdict
+        );
+        acknowledged += ended.seen.acknowledged;
+        again += ended.seen.again;
+        fired += ended.seen.fired;
+        settled += ended.seen.settled;
+    }
+    // a world in which nothing happens proves nothing
+    ensure!(
+        acknowledged > 500 && again > 50 && fired > 50 && settled > 100,
+        "only {acknowledged} signals were acknowledged, {again} of them again, {fired} timers fired, {settled} actions were settled"
+    );
+    Ok(())
+}
+
+#[test]
 #[cfg_attr(
     not(tokio_unstable),
     ignore = "tokio's select! is seeded with --cfg tokio_unstable only, see .cargo/config.toml"
 )]
 fn the_same_seed_is_the_same_world() -> Result<()> {
-    for seed in [11, 12] {
-        let plan = Plan::of(seed);
+    for plan in [Plan::of(11), Plan::of(12), Plan::of_shards(11)] {
+        let seed = plan.seed;
         let (once, again) = (world::live(&plan)?, world::live(&plan)?);
         ensure!(
             once.seen == again.seen,

@@ -9,6 +9,7 @@ use self::draft::Draft;
 use super::execution::{Decide, Start as StartExecution};
 use super::live::{Live, Session};
 use super::{Answer, Ask, CustomerKey, ExecutionKey, Request};
+use crate::bugs;
 use crate::convert::event::by_to;
 use crate::history::{command_hash, id_hash};
 use crate::shard::customer::{CustomerState, DecisionId, Recent, customer_of};
@@ -231,7 +232,8 @@ impl Mind {
     /// Begins from what is committed.
     async fn read(&mut self) -> Result<(), ActorProcessingErr> {
         let (duties, hash) = (self.duties.clone(), self.me.hash);
-        let read = tokio::task::spawn_blocking(move || read::bucket(&*duties, hash));
+        let running = self.duties.seams.running.clone();
+        let read = running.blocking(move || read::bucket(&*duties, hash));
         let (bucket, returning) = read.await??;
         self.known = customer_of(&bucket, &self.me.workspace, &self.me.key).cloned();
         self.returning = returning;
@@ -283,6 +285,7 @@ impl Mind {
     fn propose(&mut self, request: Request, draft: Draft) -> Result<(), ActorProcessingErr> {
         let id = self.session.next_id();
         let previous = self.known.as_ref().and_then(|k| k.last);
+        bugs::decided(id, previous);
         let decision = Arc::new(Decision {
             id,
             previous,

@@ -3,6 +3,7 @@
 use super::customer::CustomerActor;
 use super::shard::ShardMsg;
 use super::{Answer, Ask, CustomerKey, Gauge, Permit, Refusal, Reply, Request};
+use crate::clock::Clock;
 use crate::limits;
 use crate::shard::confirm::Confirm;
 use crate::shard::customer::DecisionId;
@@ -14,8 +15,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// One term of office of the owner, in this process.
 pub struct Session {
@@ -32,6 +34,7 @@ pub struct Session {
     /// The actor that wakes customers.
     pub shard: ActorRef<ShardMsg>,
     counter: AtomicU64,
+    wall: Clock,
     clock: AtomicI64,
 }
 
@@ -42,6 +45,7 @@ impl Session {
         (term, node, epoch): (u64, u64, u64),
         (proposals, confirm): (mpsc::UnboundedSender<Proposal>, Confirm),
         shard: ActorRef<ShardMsg>,
+        wall: Clock,
     ) -> Session {
         Session {
             term,
@@ -51,6 +55,7 @@ impl Session {
             confirm,
             shard,
             counter: AtomicU64::new(0),
+            wall,
             clock: AtomicI64::new(i64::try_from(epoch).unwrap_or(i64::MAX)),
         }
     }
@@ -72,7 +77,7 @@ impl Session {
 
     /// The larger of the wall clock and the shard's last `at`.
     pub fn at(&self) -> Time {
-        let wall = crate::clock::wall().0;
+        let wall = self.wall.now().0;
         Time(wall.max(self.clock.fetch_max(wall, Ordering::AcqRel)))
     }
 }

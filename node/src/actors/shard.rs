@@ -9,7 +9,7 @@ use crate::shard::owner::Duties;
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Customers looked at in one tick, ten bytes each, under one lock.
 const LOOK: usize = 8_192;
@@ -45,7 +45,7 @@ impl ShardArgs {
 
     /// Looks at some of the customers, and asks those who have been idle for the dedup window to leave memory.
     fn send_away(&mut self) {
-        let long_ago = crate::clock::wall().0 - self.duties.dedup_window.0;
+        let long_ago = self.duties.seams.clock.now().0 - self.duties.dedup_window.0;
         let idle: Vec<(u64, Slot)> = {
             let state = self.duties.state.lock();
             if state.waiting.bytes() > limits::HISTORY_WAITING_MAX / 2 {

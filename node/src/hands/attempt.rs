@@ -3,16 +3,18 @@
 
 use super::breaker::Seen;
 use super::endpoints::{Endpoints, Sender};
-use super::gate::Place;
+use super::gate::{Gate, Place};
 use crate::actors::{CustomerKey, ExecutionKey};
 use crate::clock;
 use base64::Engine;
+use futures::future::BoxFuture;
 use hmac::{Hmac, KeyInit, Mac};
 use rand::RngExt;
 use sojourn_journey::decide::AttemptResult;
 use sojourn_journey::event::Action;
 use sojourn_journey::identifier::ExecutionId;
 use sojourn_journey::time::{Span, Time};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An attempt to be made.
@@ -49,8 +51,35 @@ impl Attempt {
     }
 }
 
+/// What lies outside of the node: where actions go.
+pub trait Outside: Send + Sync {
+    /// The line before an endpoint, if there is such a one now.
+    fn gate(&self, workspace: &str, name: &str) -> Option<Arc<Gate>>;
+
+    /// Makes an attempt. `place`: in the line before its endpoint; none where there is no such endpoint.
+    fn make<'a>(
+        &'a self,
+        attempt: &'a Attempt,
+        place: Option<Place>,
+    ) -> BoxFuture<'a, AttemptResult>;
+}
+
+impl Outside for Endpoints {
+    fn gate(&self, workspace: &str, name: &str) -> Option<Arc<Gate>> {
+        Endpoints::gate(self, workspace, name)
+    }
+
+    fn make<'a>(
+        &'a self,
+        attempt: &'a Attempt,
+        place: Option<Place>,
+    ) -> BoxFuture<'a, AttemptResult> {
+        Box::pin(make(self, attempt, place))
+    }
+}
+
 /// Makes it. `place`: in the line before its endpoint; none where there is no such endpoint.
-pub async fn make(endpoints: &Endpoints, attempt: &Attempt, place: Option<Place>) -> AttemptResult {
+async fn make(endpoints: &Endpoints, attempt: &Attempt, place: Option<Place>) -> AttemptResult {
     match attempt.action.kind.as_str() {
         "log" => {
             tracing::info!(

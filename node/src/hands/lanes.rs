@@ -8,7 +8,7 @@ use super::attempt::Attempt;
 use super::gate::Behind;
 use crate::actors::CustomerKey;
 use sojourn_journey::event::Action;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Attempts under way at once in one lane: one that hangs holds up nobody else.
@@ -41,7 +41,7 @@ pub enum Entered {
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     /// Those in which customers are parked.
-    parking: HashSet<LaneKey>,
+    parking: BTreeSet<LaneKey>,
     /// The one whose parked customers are looked at: they go before everybody else.
     filling: Option<LaneKey>,
 }

@@ -69,15 +69,16 @@ impl Damaged {
 
 /// Guards the calls of one store, and remembers what makes it unusable.
 pub(super) struct Faults {
-    dir: PathBuf,
+    /// `None`: there are no files, in a simulated world.
+    dir: Option<PathBuf>,
     failed: watch::Sender<Option<Failure>>,
     condemned: Mutex<Option<Damaged>>,
 }
 
 impl Faults {
-    pub(super) fn new(dir: &Path) -> Faults {
+    pub(super) fn new(dir: Option<&Path>) -> Faults {
         Faults {
-            dir: dir.to_owned(),
+            dir: dir.map(Path::to_owned),
             failed: watch::channel(None).0,
             condemned: Mutex::default(),
         }
@@ -98,7 +99,7 @@ impl Faults {
 
     pub(super) fn damaged(&self, doing: &str, why: String) -> Damaged {
         Damaged {
-            dir: self.dir.clone(),
+            dir: self.dir.clone().unwrap_or_else(|| PathBuf::from("memory")),
             doing: doing.to_owned(),
             why,
             kind: Kind::Damaged,
@@ -140,14 +141,14 @@ impl Faults {
         self.reading(doing, call).map_err(|mut damaged| {
             if damaged.kind == Kind::Damaged {
                 // fjall says no more than that an earlier write of its own thread failed
-                damaged.kind = match free_bytes(&self.dir) {
+                damaged.kind = match self.dir.as_deref().and_then(free_bytes) {
                     Some(free) if free < NEARLY_FULL => Kind::Full,
                     _ => Kind::Refused,
                 };
             }
             let failure = Failure {
                 what: format!("writing history ({doing}): {}", damaged.why),
-                where_: self.dir.display().to_string(),
+                where_: damaged.dir.display().to_string(),
                 todo: damaged.todo().to_owned(),
             };
             tracing::error!(%failure, "history cannot be written; this node stops");
@@ -192,7 +193,7 @@ const LIST_HEAD: &str = "sojourn keyspaces 1";
 
 /// The keyspaces that there must be; empty before there was a list.
 pub(super) fn listed(dir: &Path) -> Result<BTreeSet<String>, Damaged> {
-    let faults = Faults::new(dir);
+    let faults = Faults::new(Some(dir));
     let doing = "reading the list of its keyspaces";
     let path = dir.join(LIST);
     let bytes = match std::fs::read(&path) {
@@ -212,16 +213,19 @@ pub(super) fn listed(dir: &Path) -> Result<BTreeSet<String>, Damaged> {
 impl Faults {
     /// Makes a list of keyspaces durable.
     pub(super) fn list(&self, names: &BTreeSet<String>) -> Result<(), Damaged> {
+        let Some(dir) = &self.dir else {
+            return Ok(());
+        };
         self.writing("writing the list of its keyspaces", || {
-            let part = self.dir.join(format!("{LIST}.part"));
+            let part = dir.join(format!("{LIST}.part"));
             let mut file = File::create(&part)?;
             writeln!(file, "{LIST_HEAD}")?;
             for name in names {
                 writeln!(file, "{name}")?;
             }
             file.sync_all()?;
-            std::fs::rename(&part, self.dir.join(LIST))?;
-            File::open(&self.dir)?.sync_all()?;
+            std::fs::rename(&part, dir.join(LIST))?;
+            File::open(dir)?.sync_all()?;
             Ok(())
         })
     }
@@ -245,7 +249,7 @@ impl Faults {
 /// Looks at the files before fjall does: it takes a missing journal for an empty one, and removes tables that it knows
 /// nothing of.
 pub(super) fn precheck(dir: &Path) -> Result<(), Damaged> {
-    let faults = Faults::new(dir);
+    let faults = Faults::new(Some(dir));
     let doing = "looking at its files";
     let refused = |e: std::io::Error| Damaged {
         kind: Kind::Refused,

@@ -5,13 +5,14 @@
 //! exactly those customers. It does not know who asks.
 
 use super::Store;
+use super::engine::{Rows, Snapshot, Space};
 use super::fault::Damaged;
 use super::index::{away_key, ended_key, place_of, split_unmatched, unmatched_key};
 use super::piece::{PIECE_BYTES, Packing};
 use super::receipts::receipt_key;
 use super::store::{be32, be64, unpack};
 use bytes::Bytes;
-use fjall::{Iter, Keyspace, Readable, Snapshot};
+use fjall::KvPair;
 use prost::Message;
 use sojourn_cluster::HistoryPieces;
 use sojourn_proto::stored::{self, history_item::Item};
@@ -38,11 +39,11 @@ pub struct Giving {
 /// What comes next.
 enum Next {
     /// Customers; the last one whose records were given, and not yet its indexes.
-    Customers(Iter, Option<u64>),
+    Customers(Rows, Option<u64>),
     /// Receipts: the day being given, and those that follow.
-    Receipts(Option<(u32, Iter)>, VecDeque<(u32, Keyspace)>),
+    Receipts(Option<(u32, Rows)>, VecDeque<(u32, Space)>),
     /// Unmatched signals; those read last and not yet given.
-    Unmatched(Iter, Option<stored::HistoryUnmatched>),
+    Unmatched(Rows, Option<stored::HistoryUnmatched>),
     Mark,
     Nothing,
 }
@@ -85,7 +86,7 @@ impl Store {
         let records = self
             .faults
             .reading("reading records", || {
-                Ok(snapshot.prefix(&self.records, shard.to_be_bytes()))
+                snapshot.prefix(&self.records, shard.to_be_bytes())
             })
             .map_err(text)?;
         Ok(Giving {
@@ -107,15 +108,15 @@ impl Giving {
     }
 
     /// The next key and value.
-    fn read(&self, from: &mut Iter) -> Result<Option<fjall::KvPair>, Damaged> {
-        self.store.faults.reading("reading history to give", || {
-            from.next().map(fjall::Guard::into_inner).transpose()
-        })
+    fn read(&self, from: &mut Rows) -> Result<Option<KvPair>, Damaged> {
+        self.store
+            .faults
+            .reading("reading history to give", || from.next().transpose())
     }
 
-    fn range(&self, of: &Keyspace, low: &[u8], high: &[u8]) -> Result<Iter, Damaged> {
+    fn range(&self, of: &Space, low: &[u8], high: &[u8]) -> Result<Rows, Damaged> {
         self.store.faults.reading("reading history to give", || {
-            Ok(self.snapshot.range(of, low..=high))
+            self.snapshot.range(of, low..=high)
         })
     }
 
@@ -253,7 +254,7 @@ impl Giving {
     }
 
     /// Gives some receipts of a day; says whether there may be more.
-    fn give_receipts(&mut self, day: u32, from: &mut Iter) -> Result<bool, Damaged> {
+    fn give_receipts(&mut self, day: u32, from: &mut Rows) -> Result<bool, Damaged> {
         let mut receipts = Vec::new();
         let mut more = true;
         while more && receipts.len() < RECEIPTS {

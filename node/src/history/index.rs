@@ -5,11 +5,11 @@
 //! memory. `unmatched`: shard u16 | log index u64 | place in the entry u32, of the first -> some
 //! `stored::UnmatchedSignals` in log order behind the time of the newest (i64), dropped after [`crate::limits::UNMATCHED_DAYS`].
 
+use super::engine;
 use super::fault::Damaged;
 use super::store::{Store, be32, be64};
 use super::waiting::{Batch, Place, RunKey};
 use bytes::{BufMut, Bytes};
-use fjall::OwnedWriteBatch;
 use prost::Message;
 use sojourn_journey::time::{Span, Time};
 use sojourn_proto::stored;
@@ -28,7 +28,7 @@ impl Store {
     /// are there already.
     pub(super) fn index(
         &self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut engine::Batch,
         shard: u16,
         (at, has): (i64, u64),
         taken: &Batch,
@@ -73,9 +73,9 @@ impl Store {
             .faults
             .reading("reading executions", || Ok(self.ended.range(range)))?;
         while all.len() < at_most {
-            let next = self.faults.reading("reading executions", || {
-                values.next().map(fjall::Guard::into_inner).transpose()
-            })?;
+            let next = self
+                .faults
+                .reading("reading executions", || values.next().transpose())?;
             let Some((key, value)) = next else { break };
             let ended: stored::EndedExecution = self.decode(&value, 0)?;
             if ended.index <= last {
@@ -112,9 +112,8 @@ impl Store {
             Ok(self.unmatched.range(low..=high).rev())
         })?;
         let mut next = || {
-            self.faults.reading("reading unmatched signals", || {
-                values.next().map(fjall::Guard::into_inner).transpose()
-            })
+            self.faults
+                .reading("reading unmatched signals", || values.next().transpose())
         };
         while let Some((_, value)) = next()? {
             let all: stored::UnmatchedSignals = self.decode(&value, size_of::<i64>())?;
@@ -139,9 +138,9 @@ impl Store {
             Ok(self.unmatched.prefix(shard.to_be_bytes()))
         })?;
         while expired.len() < EXPIRE {
-            let next = self.faults.reading("reading unmatched signals", || {
-                values.next().map(fjall::Guard::into_inner).transpose()
-            })?;
+            let next = self
+                .faults
+                .reading("reading unmatched signals", || values.next().transpose())?;
             let Some((key, value)) = next else { break };
             let at = value.get(1..9).map_or(0, |at| be64(at) as i64);
             if at >= oldest {

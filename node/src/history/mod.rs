@@ -4,6 +4,7 @@
 //! Written behind: what was applied since the last checkpoint waits in memory ([`waiting`]), for the log holds it
 //! already; reads see both. Knows nothing of what a record means.
 
+pub mod engine;
 pub mod fault;
 pub mod give;
 pub mod index;
@@ -19,6 +20,7 @@ pub mod waiting;
 
 use sojourn_journey::time::{Span, Time};
 
+pub use engine::Memory;
 pub use fault::Damaged;
 pub use store::{CatalogCopy, Store};
 pub use waiting::{Note, Receipts, RunKey, Waiting};

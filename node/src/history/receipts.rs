@@ -3,10 +3,10 @@
 //! It does not know what a receipt says.
 
 use super::Keep;
+use super::engine::Space;
 use super::fault::Damaged;
 use super::store::{DAY_PREFIX, Store, be32, be64, options};
 use super::waiting::{Place, Receipts};
-use fjall::Keyspace;
 use sojourn_journey::time::Time;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -35,14 +35,14 @@ impl Store {
         self.faults.writing("writing receipts", || batch.commit())
     }
 
-    pub(super) fn day(&self, day: u32) -> Result<Keyspace, Damaged> {
+    pub(super) fn day(&self, day: u32) -> Result<Space, Damaged> {
         let mut days = self.days.lock();
         if let Some(keyspace) = days.get(&day) {
             return Ok(keyspace.clone());
         }
         let name = day_name(day);
         let keyspace = self.faults.writing("beginning a day of receipts", || {
-            self.db.keyspace(&name, options)
+            self.db.space(&name, options)
         })?;
         let mut names = self.names.lock();
         names.insert(name);
@@ -61,7 +61,7 @@ impl Store {
         let (oldest, bytes) = {
             let days = self.days.lock();
             let oldest = days.keys().next().filter(|_| days.len() > 1).copied();
-            (oldest, days.values().map(Keyspace::disk_space).sum::<u64>())
+            (oldest, days.values().map(Space::disk_bytes).sum::<u64>())
         };
         if let Some(oldest) = oldest.filter(|_| bytes > keep.bytes) {
             tracing::error!(
@@ -94,9 +94,8 @@ impl Store {
         }
         self.faults.list(&names)?;
         for (_, old) in dropped {
-            self.faults.writing("dropping a day of receipts", || {
-                self.db.delete_keyspace(old)
-            })?;
+            self.faults
+                .writing("dropping a day of receipts", || self.db.drop_space(old))?;
         }
         Ok(())
     }
@@ -106,7 +105,7 @@ impl Store {
     /// # Errors
     /// It cannot be read.
     pub fn receipt(&self, shard: u16, hash: u128) -> Result<Option<Place>, Damaged> {
-        let days: Vec<Keyspace> = self.days.lock().values().rev().cloned().collect();
+        let days: Vec<Space> = self.days.lock().values().rev().cloned().collect();
         for keyspace in days {
             let found = self.faults.reading("reading receipts", || {
                 keyspace.get(receipt_key(shard, hash))
@@ -122,7 +121,7 @@ impl Store {
     }
 
     /// The days of receipts, the oldest first.
-    pub(super) fn days(&self) -> VecDeque<(u32, Keyspace)> {
+    pub(super) fn days(&self) -> VecDeque<(u32, Space)> {
         let days = self.days.lock();
         days.iter().map(|(day, of)| (*day, of.clone())).collect()
     }

@@ -1,4 +1,4 @@
-//! The history on disk: one fjall database per node, keys prefixed by shard.
+//! The history on disk: one fjall database per node, keys prefixed by shard; see [`super::engine`].
 //!
 //! `records`: shard u16 | customer hash u64 | first log index u64 -> `stored::PackedRecords`, those of one customer
 //! between two checkpoints. `receipts-<day>`: shard u16 | id hash 16 bytes -> log index u64 | place u32; a keyspace
@@ -6,10 +6,11 @@
 //! [`super::take`]. `catalog`: the catalog's last checkpoint once more. The others stand in [`super::index`].
 
 use super::Record;
+use super::engine::{Db, Memory, Rows, Space};
 use super::fault::{Damaged, Faults, listed, precheck};
 use super::take::Desk;
 use super::waiting::Batch;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, KeyspaceCreateOptions};
 use parking_lot::Mutex;
 use prost::Message;
 use sojourn_cluster::Failure;
@@ -23,14 +24,14 @@ use tokio::sync::watch;
 
 /// History of all shards of this node.
 pub struct Store {
-    pub(super) db: Database,
-    pub(super) records: Keyspace,
-    pub(super) marks: Keyspace,
-    catalog: Keyspace,
-    pub(super) ended: Keyspace,
-    pub(super) away: Keyspace,
-    pub(super) unmatched: Keyspace,
-    pub(super) days: Mutex<BTreeMap<u32, Keyspace>>,
+    pub(super) db: Db,
+    pub(super) records: Space,
+    pub(super) marks: Space,
+    catalog: Space,
+    pub(super) ended: Space,
+    pub(super) away: Space,
+    pub(super) unmatched: Space,
+    pub(super) days: Mutex<BTreeMap<u32, Space>>,
     /// One a shard, made when it is first asked for.
     pub(super) desks: Mutex<HashMap<u16, Arc<Mutex<Desk>>>>,
     /// The names of all keyspaces, as they stand in the list on disk.
@@ -71,9 +72,9 @@ impl Store {
     /// It is damaged, in use, or the file system refused.
     pub fn open(dir: &Path) -> Result<Store, Damaged> {
         precheck(dir)?;
-        let faults = Faults::new(dir);
+        let faults = Faults::new(Some(dir));
+        let listed = listed(dir)?;
         // the journal is synced by us, once a checkpoint
-        let mut names = listed(dir)?;
         let db = faults.reading("opening it", || {
             Database::builder(dir)
                 .cache_size(CACHE_BYTES)
@@ -82,11 +83,24 @@ impl Store {
                 .max_journaling_size(JOURNAL_BYTES)
                 .open()
         })?;
-        let found = faults.reading("opening it", || Ok(db.list_keyspace_names()))?;
-        faults.complete(&names, found.iter().map(|name| &**name))?;
+        Store::over(Db::Fjall(db), faults, listed)
+    }
+
+    /// Opens or creates the history on a simulated disk.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn in_memory(memory: Arc<Memory>) -> Result<Store, Damaged> {
+        Store::over(Db::Memory(memory), Faults::new(None), BTreeSet::new())
+    }
+
+    /// `names`: the spaces that there must be.
+    fn over(db: Db, faults: Faults, mut names: BTreeSet<String>) -> Result<Store, Damaged> {
+        let found = faults.reading("opening it", || Ok(db.names()))?;
+        faults.complete(&names, found.iter().map(String::as_str))?;
         let ([records, marks, catalog, ended, away, unmatched], days) =
             faults.reading("opening it", || {
-                let open = |name: &str| db.keyspace(name, options);
+                let open = |name: &str| db.space(name, options);
                 let mut days = BTreeMap::new();
                 for name in &found {
                     if let Some(day) = name.strip_prefix(DAY_PREFIX).and_then(|d| d.parse().ok()) {
@@ -103,11 +117,7 @@ impl Store {
                 ];
                 Ok((fixed, days))
             })?;
-        let all = db
-            .list_keyspace_names()
-            .iter()
-            .map(|n| n.to_string())
-            .collect();
+        let all = db.names().into_iter().collect();
         if names != all {
             faults.list(&all)?;
             names = all;
@@ -184,7 +194,7 @@ impl Store {
         batch.insert(&self.marks, shard.to_be_bytes(), mark.encode_to_vec());
         self.faults.writing("writing records", || {
             batch.commit()?;
-            self.db.persist(PersistMode::SyncAll)
+            self.db.sync()
         })?;
         self.caught_up(&mut desk, mark.up_to);
         Ok(())
@@ -223,7 +233,7 @@ impl Store {
             let mut values = self
                 .records
                 .range(first..=record_key(shard, customer, from));
-            values.next_back().map(fjall::Guard::into_inner).transpose()
+            values.next_back().transpose()
         })?;
         if let Some((_, value)) = &before {
             for record in self.unpack(value)? {
@@ -240,11 +250,7 @@ impl Store {
         let mut values = self
             .faults
             .reading(DOING, || Ok(self.records.range(bounds)))?;
-        let mut next = || {
-            self.faults.reading(DOING, || {
-                values.next().map(fjall::Guard::into_inner).transpose()
-            })
-        };
+        let mut next = || self.faults.reading(DOING, || values.next().transpose());
         while let Some((_, value)) = next()? {
             for record in self.unpack(&value)? {
                 if !f(record) {
@@ -269,7 +275,7 @@ impl Store {
         let high = record_key(shard, customer, index);
         let found = self.faults.reading("reading records", || {
             let mut values = self.records.range(low..=high);
-            values.next_back().map(fjall::Guard::into_inner).transpose()
+            values.next_back().transpose()
         })?;
         found.map_or(Ok(Vec::new()), |(_, value)| self.unpack(&value))
     }
@@ -298,16 +304,12 @@ impl Store {
     /// Goes through keys and values; every step is guarded, for damage shows up in any of them.
     pub(super) fn each_value(
         &self,
-        begin: impl FnOnce() -> fjall::Iter,
+        begin: impl FnOnce() -> Rows,
         mut f: impl FnMut(&[u8], &[u8]) -> Result<(), Damaged>,
     ) -> Result<(), Damaged> {
         const DOING: &str = "reading records";
         let mut found = self.faults.reading(DOING, || Ok(begin()))?;
-        let mut next = || {
-            self.faults.reading(DOING, || {
-                found.next().map(fjall::Guard::into_inner).transpose()
-            })
-        };
+        let mut next = || self.faults.reading(DOING, || found.next().transpose());
         while let Some((key, value)) = next()? {
             f(&key, &value)?;
         }
@@ -320,7 +322,7 @@ impl Store {
     /// Some cannot be read, or are none.
     pub fn check(&self) -> Result<(), Damaged> {
         self.check_indexes()?;
-        let days: Vec<Keyspace> = self.days.lock().values().cloned().collect();
+        let days: Vec<Space> = self.days.lock().values().cloned().collect();
         for keyspace in days {
             self.each_value(
                 || keyspace.iter(),
@@ -385,7 +387,7 @@ impl Store {
         batch.insert(&self.catalog, CATALOG_STATE, state);
         self.faults.writing("writing the catalog", || {
             batch.commit()?;
-            self.db.persist(PersistMode::SyncAll)
+            self.db.sync()
         })
     }
 
@@ -420,13 +422,13 @@ impl Store {
         ];
         all.into_iter()
             .chain(days.values())
-            .try_for_each(Keyspace::rotate_memtable_and_wait)
+            .try_for_each(Space::to_tables)
     }
 
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.faults
-            .reading("measuring it", || self.db.disk_space())
+            .reading("measuring it", || self.db.disk_bytes())
             .unwrap_or(0)
     }
 

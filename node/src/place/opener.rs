@@ -13,6 +13,7 @@ use crate::history::{Keep, Store};
 use crate::node::NodeError;
 use crate::shard::machine::ShardMachine;
 use crate::shard::owner::{Parts, Shard};
+use crate::shard::seams::Seams;
 use parking_lot::Mutex;
 use ractor::ActorCell;
 use sojourn_cluster::layout::Layout;
@@ -288,7 +289,12 @@ impl Opener {
 
     /// Opens this node's replica of one shard: its checkpoint is read and its log replayed.
     async fn open(&self, number: u16, layout: &Layout) -> Result<Arc<Shard>, NodeError> {
-        let machine = Arc::new(ShardMachine::new(number, self.history.clone(), self.keep));
+        let machine = Arc::new(ShardMachine::new(
+            number,
+            self.history.clone(),
+            self.keep,
+            Seams::real(),
+        ));
         let id = GroupId::of_shard(ShardId(number));
         let voters = layout.voters(ShardId(number)).to_vec();
         // only the first layout begins groups: in every later one they exist, and this node is added to them
@@ -306,11 +312,12 @@ impl Opener {
             machine,
             group,
             live: Arc::new(Live::new(self.gauge.clone())),
-            catalog: self.catalog.clone(),
-            endpoints: self.endpoints.clone(),
+            catalog: self.catalog.watch(),
+            outside: self.endpoints.clone(),
             supervisor: self.supervisor.clone(),
             shards: usize::from(layout.shards()),
             may_own: self.may_own.clone(),
+            deadline: crate::limits::DEADLINE,
         }))
     }
 

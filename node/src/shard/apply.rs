@@ -7,6 +7,7 @@ use super::counters::Counters;
 use super::customer::{CustomerState, Quarantine, Recent, Slot, idle_since, unpack};
 use super::decision::{Decision, Part};
 use super::state::{ShardState, Verdict};
+use crate::bugs;
 use crate::convert::Unreadable;
 use crate::convert::state::{execution_to, stays};
 use crate::convert::value::identifier_to;
@@ -54,7 +55,7 @@ pub fn apply(
         .iter()
         .position(|c| c.workspace == decision.workspace && c.customer.key == decision.customer);
     let last = place.and_then(|i| bucket[i].last);
-    if last != decision.previous {
+    if !bugs::follows(last, decision.previous) {
         let empty = bucket.is_empty();
         state.counters = counters;
         state.ignored += 1;

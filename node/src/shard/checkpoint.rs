@@ -4,7 +4,7 @@
 use super::counters::Counters;
 use super::customer::Slot;
 use super::state::{ShardState, Shared};
-use crate::clock;
+use crate::clock::Clock;
 use crate::convert::Unreadable;
 use crate::history::waiting::Batch;
 use crate::history::{Keep, Store};
@@ -24,6 +24,7 @@ pub struct ShardCut {
     shared: Shared,
     history: Arc<Store>,
     keep: Keep,
+    clock: Clock,
     index: u64,
     slots: std::vec::IntoIter<(u64, Option<Slot>)>,
     taken: Arc<Batch>,
@@ -35,7 +36,7 @@ impl ShardCut {
     pub fn take(
         shard: u16,
         shared: &Shared,
-        (history, keep): (Arc<Store>, Keep),
+        (history, keep, clock): (Arc<Store>, Keep, &Clock),
         index: u64,
         full: bool,
     ) -> Self {
@@ -64,6 +65,7 @@ impl ShardCut {
             shared: shared.clone(),
             history,
             keep,
+            clock: clock.clone(),
             index,
             slots: slots.into_iter(),
             taken,
@@ -74,7 +76,7 @@ impl ShardCut {
 
 impl Cut for ShardCut {
     fn before(&mut self, manifest: &[u8]) -> Result<(), String> {
-        let now = clock::wall();
+        let now = self.clock.now();
         let today = crate::history::day_of(now);
         let mark = stored::HistoryMark {
             up_to: self.index,

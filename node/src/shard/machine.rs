@@ -5,6 +5,7 @@ use super::checkpoint::{ShardCut, read_chunk};
 use super::decision::Decision;
 use super::given::{Checked, position_of};
 use super::proposer::Pending;
+use super::seams::Seams;
 use super::state::{AppliedDecision, ShardState, Shared, Verdict};
 use crate::history::{Damaged, Keep, Store};
 use bytes::Bytes;
@@ -17,8 +18,8 @@ use sojourn_proto::stored;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
 
 /// What a watcher sees: a decision as it was applied.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct ShardMachine {
     pub catalog: watch::Sender<u64>,
     /// How long receipts are kept.
     pub keep: Keep,
+    /// What it uses of its machine.
+    pub seams: Seams,
     /// More history waits than may: nothing is admitted.
     pub history_full: AtomicBool,
     /// The newest hashes that were asked for, with the log index at which each was made.
@@ -70,7 +73,7 @@ const HASHES: usize = 8;
 
 impl ShardMachine {
     /// A replica without a state yet.
-    pub fn new(shard: u16, history: Arc<Store>, keep: Keep) -> ShardMachine {
+    pub fn new(shard: u16, history: Arc<Store>, keep: Keep, seams: Seams) -> ShardMachine {
         ShardMachine {
             shard,
             state: Arc::default(),
@@ -80,6 +83,7 @@ impl ShardMachine {
             watchers: broadcast::channel(WATCH_BACKLOG).0,
             catalog: watch::channel(0).0,
             keep,
+            seams,
             history_full: AtomicBool::new(false),
             hashes: watch::channel(VecDeque::new()).0,
             owner_conflicts: AtomicU64::new(0),
@@ -240,7 +244,7 @@ impl Machine for ShardMachine {
         Box::new(ShardCut::take(
             self.shard,
             &self.state,
-            (self.history.clone(), self.keep),
+            (self.history.clone(), self.keep, &self.seams.clock),
             at.index,
             full,
         ))
@@ -313,7 +317,7 @@ impl Machine for ShardMachine {
                 if let Err(e) = applied {
                     bad = Some(e.to_string());
                 }
-                fresh.pack_idle(std::time::Instant::now(), 64);
+                fresh.pack_idle(Instant::now(), 64);
             }
             Ok(())
         });
@@ -356,7 +360,7 @@ impl Machine for ShardMachine {
     }
 
     fn take_history(&self, piece: &[u8]) -> Result<(), String> {
-        let days = self.keep.days(crate::clock::wall());
+        let days = self.keep.days(self.seams.clock.now());
         let check = Checked { shard: self.shard };
         self.history.take_piece(self.shard, piece, days, &check)
     }

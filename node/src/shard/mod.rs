@@ -14,5 +14,6 @@ pub mod pace;
 pub mod proposer;
 pub mod read;
 pub mod receipt;
+pub mod seams;
 pub mod sketch;
 pub mod state;

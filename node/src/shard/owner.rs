@@ -7,14 +7,14 @@ use super::machine::ShardMachine;
 use super::pace::Pace;
 use super::proposer;
 use super::read::Replica;
+use super::seams::Seams;
 use super::state::Shared;
 use crate::actors::Request;
 use crate::actors::live::{Live, Session};
 use crate::actors::shard::{ShardActor, ShardArgs, ShardMsg};
-use crate::catalog::{Catalog, View};
-use crate::clock;
+use crate::catalog::View;
 use crate::hands::agenda::{self, Reopened};
-use crate::hands::endpoints::Endpoints;
+use crate::hands::attempt::Outside;
 use crate::history::Store;
 use crate::limits;
 use parking_lot::{Mutex, RwLock};
@@ -44,6 +44,8 @@ pub struct Duties {
     pub pending: Arc<proposer::Pending>,
     /// How long a repeated signal is recognised; customers idle for longer leave memory.
     pub dedup_window: Span,
+    /// What it uses of its machine.
+    pub seams: Seams,
     /// The catalog that decisions are made with.
     view: RwLock<Arc<View>>,
     decides_with: watch::Sender<u64>,
@@ -125,11 +127,12 @@ pub struct Shard {
     pub live: Arc<Live>,
     /// What its actors need.
     pub duties: Arc<Duties>,
-    catalog: Arc<Catalog>,
-    endpoints: Arc<Endpoints>,
+    catalog: watch::Receiver<Arc<View>>,
+    outside: Arc<dyn Outside>,
     supervisor: ActorCell,
     shards: usize,
     may_own: watch::Receiver<bool>,
+    deadline: Duration,
     open: watch::Sender<bool>,
     /// The epoch of the last term of office in this process.
     last_epoch: Mutex<u64>,
@@ -155,16 +158,18 @@ pub struct Parts {
     pub group: Group,
     /// The awake customers.
     pub live: Arc<Live>,
-    /// The catalog.
-    pub catalog: Arc<Catalog>,
+    /// The catalog: the newest view of it here.
+    pub catalog: watch::Receiver<Arc<View>>,
     /// Where actions go.
-    pub endpoints: Arc<Endpoints>,
+    pub outside: Arc<dyn Outside>,
     /// The root of the supervision tree.
     pub supervisor: ActorCell,
     /// How many shards there are.
     pub shards: usize,
     /// Whether this node may own anything now: not while its clock cannot be trusted.
     pub may_own: watch::Receiver<bool>,
+    /// How long it is waited for an entry, until what became of it counts as unknown.
+    pub deadline: Duration,
 }
 
 impl Shard {
@@ -177,7 +182,8 @@ impl Shard {
             history: machine.history.clone(),
             pending: machine.pending.clone(),
             dedup_window: machine.keep.window,
-            view: RwLock::new(parts.catalog.newest()),
+            seams: machine.seams.clone(),
+            view: RwLock::new(parts.catalog.borrow().clone()),
             decides_with: watch::channel(0).0,
             no_match: AtomicU64::new(0),
             sample: Mutex::default(),
@@ -189,10 +195,11 @@ impl Shard {
             live: parts.live,
             duties: Arc::new(duties),
             catalog: parts.catalog,
-            endpoints: parts.endpoints,
+            outside: parts.outside,
             supervisor: parts.supervisor,
             shards: parts.shards,
             may_own: parts.may_own,
+            deadline: parts.deadline,
             open: watch::channel(false).0,
             last_epoch: Mutex::new(0),
         })
@@ -218,7 +225,7 @@ impl Shard {
         if *self.open.borrow() {
             self.duties.view()
         } else {
-            self.catalog.newest()
+            self.catalog.borrow().clone()
         }
     }
 
@@ -325,6 +332,7 @@ impl Shard {
             (term, node, epoch),
             (proposals, confirm),
             actor,
+            self.duties.seams.clock.clone(),
         ));
         self.duties.pending.decide_again_by(again_tx);
         *self.machine.hands.lock() = Some(hands_tx);
@@ -337,13 +345,13 @@ impl Shard {
             epoch,
             proposed,
             stale_tx,
-            (Pace::new(self.live.gauge()), limits::DEADLINE),
+            (Pace::new(self.live.gauge()), self.deadline),
         );
         let confirmed = confirm::run(self.group.clone(), (term, node), decided);
         let agenda = agenda::run(
             self.duties.clone(),
             self.live.clone(),
-            self.endpoints.clone(),
+            self.outside.clone(),
             hands,
             reopened,
         );
@@ -376,15 +384,23 @@ impl Shard {
     fn next_epoch(&self) -> u64 {
         let last_at = self.duties.state.lock().last_at.0;
         let mut last = self.last_epoch.lock();
-        let epoch = clock::wall().0.max(last_at.saturating_add(1));
+        let epoch = self
+            .duties
+            .seams
+            .clock
+            .now()
+            .0
+            .max(last_at.saturating_add(1));
         *last = epoch.unsigned_abs().max(last.saturating_add(1));
         *last
     }
 
     /// Sees that the shard decides with the newest catalog.
     async fn follow_catalog(&self, reopened: mpsc::UnboundedSender<Reopened>) {
-        let mut views = self.catalog.watch();
+        let mut views = self.catalog.clone();
         loop {
+            // what is there already is read after this
+            views.mark_unchanged();
             let before = self.duties.view();
             if let Err(error) = self.use_newest_catalog().await {
                 tracing::warn!(
@@ -406,7 +422,7 @@ impl Shard {
     }
 
     async fn use_newest_catalog(&self) -> Result<(), String> {
-        let view = self.catalog.newest();
+        let view = self.catalog.borrow().clone();
         let at = self.duties.state.lock().catalog;
         if at > view.position {
             return Err(format!(
@@ -417,7 +433,7 @@ impl Shard {
         if at < view.position {
             let entry = stored::CatalogAt {
                 catalog: view.position,
-                at: clock::wall().0,
+                at: self.duties.seams.clock.now().0,
             };
             let body = entry.encode_to_vec().into();
             let until = Instant::now() + limits::DEADLINE;

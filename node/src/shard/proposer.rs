@@ -173,8 +173,9 @@ impl Pending {
         self.entries.lock().clear();
         let waiters = self.waiters.lock();
         let proposed = waiters.iter().filter(|(_, w)| w.proposed);
-        let proposed: Vec<DecisionId> = proposed.map(|(id, _)| *id).collect();
+        let mut proposed: Vec<DecisionId> = proposed.map(|(id, _)| *id).collect();
         drop(waiters);
+        proposed.sort_unstable();
         self.unknown(&proposed, "a later state came from another node");
     }
 
@@ -198,8 +199,10 @@ impl Pending {
     /// [`Pending::overtaken`].
     pub fn abandon(self: &Arc<Self>, mut applied: watch::Receiver<Option<Position>>) {
         let mut waiters = self.waiters.lock();
-        let (mut proposed, waiting): (Vec<DecisionId>, Vec<DecisionId>) =
+        let (mut proposed, mut waiting): (Vec<DecisionId>, Vec<DecisionId>) =
             waiters.keys().copied().partition(|id| waiters[id].proposed);
+        // in one order in every run of a simulated world
+        waiting.sort_unstable();
         let orphans: Vec<Waiter> = waiting.iter().filter_map(|id| waiters.remove(id)).collect();
         drop(waiters);
         for request in orphans.into_iter().flat_map(Waiter::all) {

@@ -10,7 +10,7 @@ use sojourn_journey::signal::Identifier;
 use sojourn_journey::time::Time;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// How many buckets of one shard stay awake at most.
 pub const AWAKE_MAX: usize = 2_048;

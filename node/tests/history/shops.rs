@@ -17,6 +17,7 @@ use sojourn_node::shard::customer::{DecisionId, customer_of};
 use sojourn_node::shard::decision::{Decision, Part, id_hash_of};
 use sojourn_node::shard::machine::ShardMachine;
 use sojourn_node::shard::read::{self, Replica};
+use sojourn_node::shard::seams::Seams;
 use sojourn_node::shard::state::Shared;
 use sojourn_proto::{cluster, stored, v1};
 use std::collections::BTreeMap;
@@ -246,7 +247,12 @@ pub struct Everything {
 
 fn open(dir: &TempDir) -> Arc<ShardMachine> {
     let store = Store::open(&dir.path().join("history")).expect("it opens");
-    Arc::new(ShardMachine::new(SHARD, Arc::new(store), keep()))
+    Arc::new(ShardMachine::new(
+        SHARD,
+        Arc::new(store),
+        keep(),
+        Seams::real(),
+    ))
 }
 
 /// Entry `index`: every hundred entries there is another leader.

@@ -5,7 +5,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use sojourn_chaos_tests::world::seed::Plan;
+use sojourn_chaos_tests::world::seed::{Of, Plan};
 use sojourn_chaos_tests::world::{self, Ended, Seen, Verdict};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +25,9 @@ struct Args {
     /// How many worlds, each with the next seed
     #[arg(long, default_value_t = 1, value_name = "N")]
     count: u64,
+    /// What the groups replicate: each seed is a world of lists and one of shards, unless one of them is asked for
+    #[arg(long, value_name = "WHICH")]
+    of: Option<OfArg>,
     /// Live through every world twice, and compare
     #[arg(long)]
     twice: bool,
@@ -38,6 +41,15 @@ struct Args {
     /// Tell what goes on in the worlds, on stderr with node and time: `debug`, `openraft=debug,sojourn_cluster=trace`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+}
+
+/// What the groups of a world replicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OfArg {
+    /// Lists: the layer of order and place alone
+    Lists,
+    /// The node's shards
+    Shards,
 }
 
 /// A world's own time, and the node that speaks.
@@ -71,15 +83,28 @@ enum Bug {
     AckBeforeFsync,
     /// A read is answered without asking a majority
     StaleRead,
+    /// Who leads owns at once, before what was acknowledged is applied there
+    NoBarrier,
+    /// A decision names how many there were before it, and not which was the last
+    SequenceNumber,
+    /// A replica that joins does not take over which signals were decided
+    ForgottenReceipts,
+    /// A new owner does not arm the timers that were armed before
+    ForgottenTimers,
 }
 
 /// Puts back what is to be put back; says whether anything is.
 #[cfg(feature = "put-back")]
 fn put_back(args: &Args) -> bool {
     use sojourn_cluster::bugs;
+    use sojourn_node::bugs as shard;
     match args.bug {
         Some(Bug::AckBeforeFsync) => bugs::put_back(bugs::Bug::AckBeforeFsync),
         Some(Bug::StaleRead) => bugs::put_back(bugs::Bug::StaleRead),
+        Some(Bug::NoBarrier) => bugs::put_back(bugs::Bug::NoBarrier),
+        Some(Bug::SequenceNumber) => shard::put_back(shard::Bug::SequenceNumber),
+        Some(Bug::ForgottenReceipts) => shard::put_back(shard::Bug::ForgottenReceipts),
+        Some(Bug::ForgottenTimers) => shard::put_back(shard::Bug::ForgottenTimers),
         None => return false,
     }
     true
@@ -119,14 +144,36 @@ fn main() -> ExitCode {
     }
 }
 
+/// The worlds of a seed, as far as they are asked for: a bug that only shards can have is looked for in theirs.
+fn plans(args: &Args, seed: u64) -> Vec<Plan> {
+    let of = args.of.or_else(|| where_to_look(args));
+    let lists = (of != Some(OfArg::Shards)).then(|| Plan::of(seed));
+    let shards = (of != Some(OfArg::Lists)).then(|| Plan::of_shards(seed));
+    lists.into_iter().chain(shards).collect()
+}
+
+#[cfg(feature = "put-back")]
+fn where_to_look(args: &Args) -> Option<OfArg> {
+    match args.bug? {
+        Bug::AckBeforeFsync | Bug::StaleRead | Bug::NoBarrier => Some(OfArg::Lists),
+        Bug::SequenceNumber | Bug::ForgottenReceipts | Bug::ForgottenTimers => Some(OfArg::Shards),
+    }
+}
+
+#[cfg(not(feature = "put-back"))]
+fn where_to_look(_args: &Args) -> Option<OfArg> {
+    None
+}
+
 fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
     let mut out = std::io::stdout();
     let mut sum = Seen::default();
     let mut worst = Vec::new();
     let began = Instant::now();
     let (hunting, mut lived) = (put_back(args), 0u32);
-    for seed in first..first.saturating_add(args.count) {
-        let plan = Plan::of(seed);
+    let seeds = first..first.saturating_add(args.count);
+    for plan in seeds.flat_map(|seed| plans(args, seed)) {
+        let seed = plan.seed;
         lived += 1;
         let (mut bad, mut words) = (Bad::Not, Vec::new());
         match once(&plan) {
@@ -154,13 +201,17 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
             }
         }
         if bad != Bad::Not {
-            writeln!(out, "seed {seed}: {bad:?}")?;
+            let of = match plan.of {
+                Of::Lists => "lists",
+                Of::Shards => "shards",
+            };
+            writeln!(out, "seed {seed} of {of}: {bad:?}")?;
             for word in words.iter().take(10) {
                 writeln!(out, "  {word}")?;
             }
             writeln!(
                 out,
-                "  again: cargo run --release -p chaos-tests -- --seed {seed} --verbose"
+                "  again: cargo run --release -p chaos-tests -- --seed {seed} --of {of} --verbose"
             )?;
             worst.push(bad);
             if hunting {
@@ -171,14 +222,17 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
     let seconds = began.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} worlds from seed {first}, {:.2} s each: {} appends acknowledged, {} reads, {} unknown, {} refused; {} messages, \
-         {} lost; {:?}; {} broken",
+        "{} worlds from seed {first}, {:.2} s each: {} appends and signals acknowledged, {} reads, {} unknown, {} refused, {} repeated, {} timers, {} actions; \
+         {} messages, {} lost; {:?}; {} broken",
         lived,
         seconds / f64::from(lived.max(1)),
         sum.acknowledged,
         sum.reads,
         sum.unknown,
         sum.refused,
+        sum.again,
+        sum.fired,
+        sum.settled,
         sum.delivered,
         sum.lost,
         sum.faults,
@@ -210,6 +264,9 @@ fn add(sum: &mut Seen, seen: &Seen) {
     sum.reads += seen.reads;
     sum.unknown += seen.unknown;
     sum.refused += seen.refused;
+    sum.again += seen.again;
+    sum.fired += seen.fired;
+    sum.settled += seen.settled;
     sum.delivered += seen.delivered;
     sum.lost += seen.lost;
     for (fault, times) in &seen.faults {

@@ -11,14 +11,37 @@ use crate::world::judge::Finals;
 use crate::world::record::{Asked, Call, Told};
 use sojourn_cluster::GroupId;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// One call that has its place in the order.
-struct Placed {
-    begun: u64,
-    ended: u64,
+pub(super) struct Placed {
+    pub begun: u64,
+    pub ended: u64,
     /// Twice the place of an append and one; a read of `n` ids stands at `2 n`.
-    place: usize,
-    what: String,
+    pub place: usize,
+    pub what: String,
+}
+
+/// Those that began after something later in the order had ended: each behind that.
+pub(super) fn wrong_way_round(mut placed: Vec<Placed>) -> Vec<(Rc<Placed>, Rc<Placed>)> {
+    placed.sort_by_key(|p| (p.place, p.begun));
+    let mut wrong = Vec::new();
+    let mut first_end: Option<Rc<Placed>> = None;
+    for later in placed.into_iter().rev().map(Rc::new) {
+        if let Some(first) = &first_end
+            && first.place > later.place
+            && first.ended < later.begun
+        {
+            wrong.push((first.clone(), later.clone()));
+        }
+        if first_end
+            .as_ref()
+            .is_none_or(|first| later.ended < first.ended)
+        {
+            first_end = Some(later);
+        }
+    }
+    wrong
 }
 
 /// What fits into no order.
@@ -77,22 +100,11 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
                 (Asked::Read { .. }, _) => {}
             }
         }
-        // by the order: whatever began after something later in it had ended stands the wrong way round
-        placed.sort_by_key(|p| (p.place, p.begun));
-        let mut first_end: Option<&Placed> = None;
-        for later in placed.iter().rev() {
-            if let Some(first) = first_end
-                && first.place > later.place
-                && first.ended < later.begun
-            {
-                broken.push(format!(
-                    "linearizable: list {list} of {group}: {} began at {} µs, after {} had ended at {} µs, and stands before it",
-                    later.what, later.begun, first.what, first.ended
-                ));
-            }
-            if first_end.is_none_or(|first| later.ended < first.ended) {
-                first_end = Some(later);
-            }
+        for (first, later) in wrong_way_round(placed) {
+            broken.push(format!(
+                "linearizable: list {list} of {group}: {} began at {} µs, after {} had ended at {} µs, and stands before it",
+                later.what, later.begun, first.what, first.ended
+            ));
         }
     }
     broken

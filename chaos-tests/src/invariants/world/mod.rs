@@ -1,9 +1,17 @@
-//! The promises of the simulated worlds, each with its statement: what clients were told, against the lists as they are in
-//! the end.
+//! The promises of the simulated worlds, each with its statement: what clients were told, against the lists, or the history
+//! of customers, as they are in the end.
 
 pub mod at_most_once;
+pub mod customers_seen;
+pub mod decided_once;
+pub mod effects;
 pub mod linearizable;
 pub mod never_lost;
+pub mod one_chain;
+#[cfg(test)]
+mod testing;
+pub mod timers;
+pub mod true_receipts;
 pub mod unknown_is_not_refused;
 
 use std::collections::BTreeMap;

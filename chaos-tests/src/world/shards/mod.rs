@@ -1,0 +1,66 @@
+//! Worlds in which each group beside the catalog's is a real shard of the node: owner, proposer, actors, agenda, receipts and
+//! history. Simulated are its clock, its history's disk and the endpoint; given is the catalog ([`journey`]). Doors, routes and
+//! whatever publishes are not in these worlds.
+
+pub mod books;
+mod clients;
+pub mod journey;
+pub mod judge;
+pub mod outside;
+pub mod replica;
+
+pub use replica::{Common, Ground, Office, Watched};
+
+use super::World;
+use books::{Bounds, Finals};
+use sojourn_cluster::GroupId;
+use std::sync::Arc;
+
+impl World {
+    /// Everybody of every shard, as its owner has them.
+    pub(super) fn everybody(&self, common: &Common) -> Result<Finals, String> {
+        let mut all = Finals::new();
+        for group in &self.groups {
+            let Some(shard) = self.owned_shard(*group) else {
+                continue;
+            };
+            let customers = self.customers(self.now);
+            let found = replica::everybody(&shard, *group, customers, &common.books);
+            all.insert(*group, found.map_err(|why| format!("{group}: {why}"))?);
+        }
+        Ok(all)
+    }
+
+    fn owned_shard(&self, group: GroupId) -> Option<Arc<sojourn_node::shard::owner::Shard>> {
+        let owner = self.nodes.get(&self.owner(group)?)?;
+        Some(owner.replica(group)?.office()?.shard.clone())
+    }
+
+    /// What the checkers are told of this world.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            end: (
+                self.now,
+                replica::EPOCH + i64::try_from(self.now).unwrap_or(i64::MAX / 2),
+            ),
+            calm: self.plan.rough * 1_000,
+            skew: self.plan.skew,
+        }
+    }
+
+    /// What a shard has still to do: timers that were due some time ago, actions that are owed.
+    pub(super) fn left_to_do(&self) -> Vec<String> {
+        let Some(common) = &self.common else {
+            return Vec::new();
+        };
+        match self.everybody(common) {
+            Ok(finals) => judge::left_to_do(&finals, &self.bounds()),
+            Err(why) => vec![why],
+        }
+    }
+
+    /// How many customers of each shard there may be by then: new ones come all the time.
+    pub(super) fn customers(&self, now: u64) -> u64 {
+        4 + now / 400_000
+    }
+}
