@@ -11,6 +11,8 @@ pub mod chance;
 pub mod cli;
 pub mod cluster;
 pub mod data;
+pub mod faults;
+pub mod history;
 pub mod hook;
 pub mod incident;
 pub mod invariants;
