@@ -285,6 +285,7 @@ pub(crate) fn cut_torn_tail(dir: &Path) -> Result<Vec<TornTail>, OpenError> {
             });
         }
     }
+    let follows = |row, number| files.iter().any(|(r, n, _)| *r == row && *n < number);
     let mut torn = Vec::new();
     for row in [Row::Append, Row::Rewrite] {
         let Some((_, number, path)) = files.iter().rev().find(|(r, ..)| *r == row) else {
@@ -292,6 +293,8 @@ pub(crate) fn cut_torn_tail(dir: &Path) -> Result<Vec<TornTail>, OpenError> {
         };
         let scan = file(row, *number, path)?;
         let bytes = match scan.rest {
+            // made, and then the disk was full; where it is all that there is, it may have been emptied
+            Rest::Nothing if scan.bytes == 0 && follows(row, *number) => 0,
             Rest::Nothing => continue,
             Rest::Reserved => 0,
             Rest::Torn { bytes } => bytes,
@@ -382,6 +385,27 @@ fn file_damaged(scan: &FileScan) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_was_only_made_is_taken_away_unless_it_is_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = |number: u64| folder.path().join(format!("{number:016}.raftlog"));
+        let mut header = MAGIC.to_vec();
+        header.extend(2_u64.to_be_bytes());
+        header.extend([0; 8]);
+        assert!(is_header(&header));
+        std::fs::write(made(1), &header).unwrap();
+        std::fs::write(made(2), b"").unwrap();
+        assert_eq!(cut_torn_tail(folder.path()).unwrap().len(), 0);
+        assert!(made(1).exists() && !made(2).exists());
+        // one without a record stays
+        assert_eq!(cut_torn_tail(folder.path()).unwrap().len(), 0);
+        assert_eq!(std::fs::read(made(1)).unwrap(), header);
+        // emptied, it is not taken for a log that was never begun
+        std::fs::write(made(1), b"").unwrap();
+        assert_eq!(cut_torn_tail(folder.path()).unwrap().len(), 0);
+        assert!(made(1).exists());
+    }
 
     #[test]
     fn bytes_that_only_look_like_a_record_are_none() {
