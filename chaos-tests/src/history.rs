@@ -178,11 +178,12 @@ pub fn signal_of(entry: &TimelineEntry) -> Option<&str> {
     }
 }
 
-/// Where an execution stood after a record: its run and the number of its last event. `None`: no event of any.
+/// Where an execution stood after a record: its run and how many events it had. `None`: no event of any.
 pub fn stood(entry: &TimelineEntry) -> Option<Place> {
     let last = |part: &sojourn_client::wire::ExecutionEvents| {
         let run = part.execution.rsplit('-').next()?.parse().ok()?;
-        let events = part.events.iter().map(|e| e.number).max()?;
+        // they are counted from 0
+        let events = part.events.iter().map(|e| e.number).max()? + 1;
         Some(Place { run, events })
     };
     entry.parts.iter().filter_map(last).max()

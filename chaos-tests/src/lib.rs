@@ -23,5 +23,6 @@ pub mod oracle;
 pub mod owners;
 pub mod process;
 pub mod raw;
+pub mod rough;
 pub mod wait;
 pub mod world;

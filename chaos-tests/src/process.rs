@@ -425,15 +425,7 @@ impl Server {
         if self.running.is_none() {
             bail!("the server does not run");
         }
-        let mut stream = TcpStream::connect(self.doors.http).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
-        let code = answer.split(' ').nth(1).and_then(|c| c.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((code.context("no status line")?, body.to_owned()))
+        ask(self.doors.http, path).await
     }
 
     /// How many receipts it has given since it started.
@@ -556,6 +548,21 @@ impl Server {
     pub async fn run<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Result<Output> {
         self.commands().run(args).await
     }
+}
+
+/// A GET at the HTTP door of a server: status and body.
+///
+/// # Errors
+/// When it does not answer within ten seconds.
+pub async fn ask(door: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(door).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
+    let code = answer.split(' ').nth(1).and_then(|c| c.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((code.context("no status line")?, body.to_owned()))
 }
 
 /// What a server says of itself when it listens.

@@ -76,7 +76,7 @@ impl Cluster {
             let bytes = std::fs::read(&file)?;
             let from = usize::try_from(since)?.min(bytes.len());
             all = String::from_utf8_lossy(&bytes[from..]).into_owned();
-            let error = all.lines().find(|line| line.starts_with("error: "));
+            let error = all.lines().rfind(|line| line.starts_with("error: "));
             Ok(error.map(str::to_owned))
         });
         Ok(error.await.unwrap_or(all))

@@ -15,6 +15,7 @@ mod hostile_signals;
 mod loan;
 mod order;
 mod restarts;
+mod rough;
 mod several;
 mod several_apart;
 mod several_commands;

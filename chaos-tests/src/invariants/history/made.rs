@@ -72,15 +72,13 @@ pub fn history(attempts: Vec<Attempt>) -> History {
 }
 
 fn record(place: usize, cause: cause::Cause, what: What) -> TimelineEntry {
-    let number = place as u64 + 1;
+    // events are counted from 0, positions from 1
+    let (number, index) = (place as u64, place as u64 + 1);
     TimelineEntry {
-        position: Some(Position {
-            shard: 0,
-            index: number,
-        }),
+        position: Some(Position { shard: 0, index }),
         decision: match &cause {
             cause::Cause::Signal(signal) => format!("decision of {}", signal.id),
-            _ => format!("decision {number}"),
+            _ => format!("decision {index}"),
         },
         cause: Some(Cause { cause: Some(cause) }),
         parts: vec![ExecutionEvents {
@@ -88,7 +86,7 @@ fn record(place: usize, cause: cause::Cause, what: What) -> TimelineEntry {
             journey: "j".into(),
             events: vec![Event {
                 number,
-                at: 10 * number as i64,
+                at: 10 * index as i64,
                 what: Some(what),
                 ..Event::default()
             }],
@@ -135,16 +133,16 @@ pub fn with_effect() -> Finals {
         outcome: Some(action_outcome::Outcome::Done(String::new())),
     };
     let settled = Settled {
-        action: 1,
+        action: 0,
         attempt: 1,
         outcome: Some(done),
     };
     let mut finals = of(vec![
         signal(0, "a", What::Action(owed)),
-        record(1, cause::Cause::Action(1), What::Settled(settled)),
+        record(1, cause::Cause::Action(0), What::Settled(settled)),
     ]);
     finals.got.push(Got {
-        key: format!("{EXECUTION}.1.0"),
+        key: format!("{EXECUTION}.0.0"),
         timestamp: 0,
         path: String::new(),
         body: serde_json::json!({}),
