@@ -5,7 +5,7 @@ use super::clients::journey;
 use super::plan::{Draw, Kind, Step};
 use super::watch::Watch;
 use crate::cluster::Cluster;
-use crate::links::Way;
+use crate::links::{Links, Way};
 use crate::owners::Auditor;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -129,6 +129,7 @@ impl Nemesis {
         let mut told = Vec::new();
         let mut failed = None;
         for (kind, draw) in &things {
+            let before = undo.len();
             let what = if kind.is_light() {
                 self.light(*kind, draw, &mut undo).await
             } else {
@@ -146,7 +147,7 @@ impl Nemesis {
                     break;
                 }
             }
-            if kind.is_light() && !undo.is_empty() {
+            if undo.len() > before {
                 tokio::time::sleep(draw.lasts).await;
             }
         }
@@ -177,32 +178,40 @@ impl Nemesis {
 
     /// Undoes everything, and waits until every member is ready.
     async fn mend(&mut self, undo: Vec<Undo>) -> Result<()> {
+        // whatever does not work, the rest is mended all the same
+        let mut first = Ok(());
         for one in undo.into_iter().rev() {
-            match one {
-                Undo::Start(place) => self.cluster.begin_again(place)?,
-                Undo::Resume(place) => self.cluster.node(place).resume()?,
-                Undo::Links => self.cluster.links()?.heal(),
-                Undo::Clock(place) => self.cluster.faults(place)?.clock(0)?,
-            }
+            let mended = match one {
+                Undo::Start(place) => self.cluster.begin_again(place),
+                Undo::Resume(place) => self.cluster.node(place).resume(),
+                Undo::Links => self.cluster.links().map(Links::heal),
+                Undo::Clock(place) => self.cluster.faults(place).and_then(|f| f.clock(0)),
+            };
+            first = first.and(mended);
         }
         for place in self.members.clone() {
-            if self.cluster.node(place).runs() && !self.cluster.lives(place) {
-                let status = self.cluster.ended(place).await?;
-                let words = self.cluster.last_words(place, 0).await?;
-                let text = format!(
-                    "{} ended by itself with {status}: {words}",
-                    self.name(place)
-                );
-                self.finds(About::Liveness, text);
-            }
-            // so ended, or left where a step failed
-            if !self.cluster.node(place).runs() {
-                self.cluster.begin_again(place)?;
-            }
-            self.cluster.there(place).await?;
+            first = first.and(self.back(place).await);
         }
         self.watch.these(&self.cluster);
-        Ok(())
+        first
+    }
+
+    /// Waits until a member is ready; it should run.
+    async fn back(&mut self, place: usize) -> Result<()> {
+        if self.cluster.node(place).runs() && !self.cluster.lives(place) {
+            let status = self.cluster.ended(place).await?;
+            let words = self.cluster.last_words(place, 0).await?;
+            let text = format!(
+                "{} ended by itself with {status}: {words}",
+                self.name(place)
+            );
+            self.finds(About::Liveness, text);
+        }
+        // so ended, or left where a step failed
+        if !self.cluster.node(place).runs() {
+            self.cluster.begin_again(place)?;
+        }
+        self.cluster.there(place).await
     }
 
     /// Notes something that must not be.
