@@ -14,6 +14,7 @@ pub mod data;
 pub mod faults;
 pub mod history;
 pub mod hook;
+pub mod http;
 pub mod incident;
 pub mod invariants;
 pub mod links;

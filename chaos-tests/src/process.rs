@@ -3,6 +3,7 @@
 use crate::binary;
 use crate::cli::Cli;
 use crate::faults::Faults;
+use crate::http::ask;
 use crate::wait::until;
 use anyhow::{Context, Result, bail};
 use sojourn_client::Client;
@@ -14,8 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// How long a start may take, recovery and a slow build included.
@@ -548,21 +547,6 @@ impl Server {
     pub async fn run<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Result<Output> {
         self.commands().run(args).await
     }
-}
-
-/// A GET at the HTTP door of a server: status and body.
-///
-/// # Errors
-/// When it does not answer within ten seconds.
-pub async fn ask(door: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(door).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
-    let code = answer.split(' ').nth(1).and_then(|c| c.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok((code.context("no status line")?, body.to_owned()))
 }
 
 /// What a server says of itself when it listens.

@@ -70,7 +70,7 @@ impl Nemesis {
             .apply(vec![remove(self.cluster.id(old))])
             .await?;
         let mut meanwhile = String::new();
-        if draw.how % 3 == 0 {
+        if draw.how.is_multiple_of(3) {
             let other = self.pick(draw.other)?;
             self.cluster.kill(other)?;
             meanwhile = format!("; {} killed in the middle", self.named(other));
@@ -88,7 +88,7 @@ impl Nemesis {
     }
 
     async fn exchange(&mut self, draw: &Draw) -> Result<(String, String)> {
-        let (new, old, meanwhile, order) = if draw.how % 2 == 0 {
+        let (new, old, meanwhile, order) = if draw.how.is_multiple_of(2) {
             let new = self.joins().await?;
             // so that it is not the one that leaves
             self.hit_too(new);
@@ -173,7 +173,7 @@ impl Nemesis {
     /// A damaged file: the node refuses to start and says why, or comes up right.
     async fn damage(&mut self, draw: &Draw) -> Result<(String, String)> {
         let place = self.pick(draw.who)?;
-        if draw.how % 2 == 0 {
+        if draw.how.is_multiple_of(2) {
             self.cluster.stop(place).await?;
         } else {
             self.cluster.kill(place)?;

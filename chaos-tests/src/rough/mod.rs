@@ -114,6 +114,9 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
     };
     // short runs have checkpoints and purged logs, too
     setup = setup.env("SOJOURN_CHECKPOINT__EVERY_SECONDS", "5");
+    // why a change of members goes on or waits is told there; the last word counts
+    let log = "warn,openraft=error,sojourn_node::place=debug,sojourn_node::catalog=debug";
+    setup = setup.env("SOJOURN_LOG", log);
     let cluster = Cluster::with_links(plan.nodes, setup).await?;
     let hook = Arc::new(Hook::listen(b"none").await?);
     prepare(&cluster.client()?.with_deadline(PATIENT), &hook).await?;

@@ -278,7 +278,11 @@ impl Nemesis {
                 };
                 let most = CLOCK_STEP.as_millis() as u32 - 3_000;
                 let millis = 3_000 + i64::from(draw.other % most);
-                let millis = if draw.how % 2 == 0 { millis } else { -millis };
+                let millis = if draw.how.is_multiple_of(2) {
+                    millis
+                } else {
+                    -millis
+                };
                 self.cluster.faults(place)?.clock(millis * 1_000)?;
                 undo.push(Undo::Clock(place));
                 let step = millis as f64 / 1e3;
@@ -326,7 +330,7 @@ impl Nemesis {
             }
             Kind::OneWay => {
                 let (one, rest) = all.split_at(1);
-                if draw.how % 2 == 0 {
+                if draw.how.is_multiple_of(2) {
                     (format!("nobody hears node {}", ids(one)), across(one, rest))
                 } else {
                     (format!("node {} hears nobody", ids(one)), across(rest, one))

@@ -1,8 +1,8 @@
 //! What every process says of itself in its metrics while a run goes on.
 
 use crate::cluster::Cluster;
+use crate::http::ask;
 use crate::invariants::history::one_owner::Sample;
-use crate::process::ask;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

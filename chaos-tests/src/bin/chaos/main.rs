@@ -45,7 +45,8 @@ struct Args {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    if !(args.minutes > 0.0 && args.minutes <= 24.0 * 60.0) || !args.shards.is_power_of_two() {
+    let minutes = args.minutes > 0.0 && args.minutes <= 24.0 * 60.0;
+    if !minutes || !args.shards.is_power_of_two() {
         eprintln!("error: --minutes takes up to a day, --shards a power of two");
         return ExitCode::from(2);
     }

@@ -16,13 +16,16 @@ struct Placed<'a> {
     ended: u64,
 }
 
+/// A signal in the order of the client that was given it: its number there, its place and its id.
+type Given<'a> = (u64, usize, &'a str);
+
 /// What is missing or stands the wrong way round.
 pub fn check(history: &History, finals: &Finals) -> Vec<String> {
     let mut broken = Vec::new();
     let places = finals.places();
     let signals = history.by_signal();
     let mut placed: BTreeMap<usize, Vec<Placed<'_>>> = BTreeMap::new();
-    let mut lanes: BTreeMap<(usize, usize), Vec<(u64, usize, &str)>> = BTreeMap::new();
+    let mut lanes: BTreeMap<(usize, usize), Vec<Given<'_>>> = BTreeMap::new();
     for ((customer, id), attempts) in &signals {
         let given = |a: &&&Attempt| a.told.recorded().is_some();
         let first = attempts.iter().filter(given).min_by_key(|a| a.ended);
