@@ -4,6 +4,8 @@
 //! A node is named by its *place*, the order in which it was added; its id is what the cluster gave it, and changes when
 //! its disk is lost.
 
+mod rough;
+
 use crate::cli::Cli;
 use crate::links::{self, Links};
 use crate::process::{Server, Setup};

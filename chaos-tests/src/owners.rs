@@ -37,6 +37,7 @@ pub struct Audit {
 pub struct Auditor {
     seen: Arc<Mutex<Seen>>,
     asking: JoinSet<()>,
+    pause: Duration,
 }
 
 impl Auditor {
@@ -45,30 +46,47 @@ impl Auditor {
     /// # Errors
     /// When one is no address.
     pub fn of(urls: impl IntoIterator<Item = String>) -> Result<Auditor> {
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let mut asking = JoinSet::new();
+        let mut auditor = Auditor::every(AGAIN);
         for url in urls {
-            let mut node = service(&url)?;
-            let seen = seen.clone();
-            asking.spawn(async move {
-                loop {
-                    let asked = Instant::now();
-                    if let Ok(answer) = status(&mut node).await {
-                        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                        seen.answers += 1;
-                        for shard in &answer.shards {
-                            // only of itself a node knows it for sure
-                            let itself = shard.replicas.iter().find(|r| r.node == answer.node);
-                            if itself.is_some_and(|r| r.role == "owner") {
-                                seen.claims((shard.shard, shard.term), answer.node, asked);
-                            }
+            auditor.also(&url)?;
+        }
+        Ok(auditor)
+    }
+
+    /// One that asks nobody yet, and then every so often.
+    pub fn every(pause: Duration) -> Auditor {
+        Auditor {
+            seen: Arc::new(Mutex::new(Seen::default())),
+            asking: JoinSet::new(),
+            pause,
+        }
+    }
+
+    /// Asks the node at this address, too.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn also(&mut self, url: &str) -> Result<()> {
+        let mut node = service(url)?;
+        let (seen, pause) = (self.seen.clone(), self.pause);
+        self.asking.spawn(async move {
+            loop {
+                let asked = Instant::now();
+                if let Ok(answer) = status(&mut node).await {
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.answers += 1;
+                    for shard in &answer.shards {
+                        // only of itself a node knows it for sure
+                        let itself = shard.replicas.iter().find(|r| r.node == answer.node);
+                        if itself.is_some_and(|r| r.role == "owner") {
+                            seen.claims((shard.shard, shard.term), answer.node, asked);
                         }
                     }
-                    tokio::time::sleep(AGAIN).await;
                 }
-            });
-        }
-        Ok(Auditor { seen, asking })
+                tokio::time::sleep(pause).await;
+            }
+        });
+        Ok(())
     }
 
     /// Ends it.

@@ -2,19 +2,19 @@
 
 use crate::binary;
 use crate::cli::Cli;
+use crate::faults::Faults;
+use crate::http::ask;
 use crate::wait::until;
 use anyhow::{Context, Result, bail};
 use sojourn_client::Client;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// How long a start may take, recovery and a slow build included.
@@ -23,6 +23,8 @@ const START: Duration = Duration::from_secs(60);
 pub const STOP: Duration = Duration::from_secs(20);
 /// Lines of its standard error that are kept for the report of a failure.
 const LINES: usize = 400;
+/// The file beside its data with all that it said.
+const SAID: &str = "said.log";
 
 /// Where a server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Setup {
     pub doors: Doors,
     /// The host under which it is told to others, when that is another one.
     pub advertise: Option<String>,
+    /// The library that makes its disk and its clock fail, when that is wanted.
+    pub faults: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -69,6 +73,7 @@ impl Default for Setup {
             join: Vec::new(),
             doors: Doors::free(),
             advertise: None,
+            faults: None,
             // test machines are small: what is tested about a full disk is tested on purpose elsewhere
             env: vec![
                 ("SOJOURN_LIMITS__DISK_FREE_MIN".into(), "1048576".into()),
@@ -128,6 +133,7 @@ pub struct Server {
     /// What it called itself last.
     node: u64,
     said: Said,
+    faults: Option<Faults>,
 }
 
 struct Running {
@@ -150,12 +156,16 @@ impl Server {
     /// # Errors
     /// When there is no room for its folder.
     pub fn new(setup: Setup) -> Result<Server> {
+        let folder = tempfile::Builder::new()
+            .prefix("sojourn-chaos-")
+            .tempdir()?;
+        let control = folder.path().join("faults");
+        let faults = setup.faults.as_ref();
         Ok(Server {
             doors: setup.doors,
+            faults: faults.map(|f| Faults::none(f, control)).transpose()?,
             setup,
-            folder: tempfile::Builder::new()
-                .prefix("sojourn-chaos-")
-                .tempdir()?,
+            folder,
             running: None,
             node: 0,
             said: Said::default(),
@@ -281,6 +291,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        if let Some(faults) = &self.faults {
+            faults.stand_before(&mut command);
+        }
         Ok(command)
     }
 
@@ -295,6 +308,10 @@ impl Server {
             .context("its standard error is a pipe")?;
         let (tell, told) = oneshot::channel();
         let said = self.said.clone();
+        let mut whole = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.said_file())?;
         std::thread::spawn(move || {
             let mut tell = Some(tell);
             let mut doors = None;
@@ -307,6 +324,8 @@ impl Server {
                     // whoever asked may have given up
                     let _ = tell.send(Told { node, doors });
                 }
+                // for whoever looks at the folder afterwards; a test does not fail by it
+                let _ = writeln!(whole, "{line}");
                 said.add(line);
             }
         });
@@ -321,6 +340,27 @@ impl Server {
     /// A folder of this test beside the data.
     pub fn scratch(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The file with all that it said on its standard error.
+    pub fn said_file(&self) -> PathBuf {
+        self.folder.path().join(SAID)
+    }
+
+    /// What may be made to fail in it.
+    ///
+    /// # Errors
+    /// When it was set up without.
+    pub fn faults(&self) -> Result<&Faults> {
+        self.faults
+            .as_ref()
+            .context("the server was set up without faults")
+    }
+
+    /// Leaves its folder where it is when this is dropped: evidence. Tells where.
+    pub fn keep(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
     }
 
     /// Where its gRPC door is, for a client.
@@ -384,15 +424,7 @@ impl Server {
         if self.running.is_none() {
             bail!("the server does not run");
         }
-        let mut stream = TcpStream::connect(self.doors.http).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
-        let code = answer.split(' ').nth(1).and_then(|c| c.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((code.context("no status line")?, body.to_owned()))
+        ask(self.doors.http, path).await
     }
 
     /// How many receipts it has given since it started.

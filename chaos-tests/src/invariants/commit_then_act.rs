@@ -5,6 +5,7 @@
 use super::{events, timeline};
 use crate::hook::Got;
 use anyhow::{Context, Result, ensure};
+use sojourn_client::wire::TimelineEntry;
 use sojourn_client::wire::event::{What, action_outcome};
 use sojourn_client::{Client, Identifier, Read};
 use std::collections::BTreeMap;
@@ -25,11 +26,26 @@ pub async fn commit_then_act(
         .execution
         .context("the answer has no execution")?;
     let entries = timeline(client, customer, journey).await?;
+    acted(customer, &execution.id, &entries, got, 0)
+}
+
+/// The same of the timeline of one execution, however it was read. `ahead`: by how much the clock that decided may have
+/// been ahead of the one that received, in microseconds.
+///
+/// # Errors
+/// Naming the action.
+pub fn acted(
+    customer: &Identifier,
+    execution: &str,
+    entries: &[TimelineEntry],
+    got: &[Got],
+    ahead: i64,
+) -> Result<()> {
     let mut actions: BTreeMap<u64, (i64, serde_json::Value)> = BTreeMap::new();
     let mut done = Vec::new();
     // by action, the number that its key bears: its own, until a retry by hand asks for a new one
     let mut keys: BTreeMap<u64, u64> = BTreeMap::new();
-    for (number, at, what) in events(&entries) {
+    for (number, at, what) in events(entries) {
         match what {
             What::Action(action) if action.kind == "webhook" => {
                 let body = serde_json::from_slice(&action.body)?;
@@ -54,7 +70,7 @@ pub async fn commit_then_act(
     let mut arrived: BTreeMap<u64, &Got> = BTreeMap::new();
     for one in got {
         // the key: execution, number of the event, place in its list
-        let Some(rest) = one.key.strip_prefix(&format!("{}.", execution.id)) else {
+        let Some(rest) = one.key.strip_prefix(&format!("{execution}.")) else {
             continue;
         };
         let number = rest
@@ -66,7 +82,7 @@ pub async fn commit_then_act(
             anyhow::bail!("{customer}: {} arrived and is not in the timeline", one.key);
         };
         ensure!(
-            *at <= one.at,
+            *at <= one.at + ahead,
             "{customer}: {} arrived at {} and was decided at {at}",
             one.key,
             one.at

@@ -1,12 +1,13 @@
 //! One checker per promise. Each looks at a running server from outside, after whatever the story did to it.
 
 mod acknowledged;
-mod commit_then_act;
+pub(crate) mod commit_then_act;
 mod duplicates;
 mod figures;
-mod once;
-mod receipts;
-mod timers;
+pub mod history;
+pub(crate) mod once;
+pub(crate) mod receipts;
+pub(crate) mod timers;
 pub mod world;
 
 pub use acknowledged::acknowledged_is_never_lost;

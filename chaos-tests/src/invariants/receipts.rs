@@ -23,49 +23,57 @@ pub async fn receipts_tell_the_truth(client: &Client, receipts: &[Receipt]) -> R
     }
     for (customer, receipts) in of {
         let entries = timeline(client, &customer, "").await?;
-        let by_decision: BTreeMap<&str, &TimelineEntry> =
-            entries.iter().map(|e| (e.decision.as_str(), e)).collect();
         for receipt in receipts {
-            let told = format!("{customer}: the receipt of signal {}", receipt.signal_id);
-            let entry = by_decision
-                .get(receipt.decision.as_str())
-                .with_context(|| {
-                    format!(
-                        "{told} names decision {:?}, which is not there",
-                        receipt.decision
-                    )
-                })?;
-            let id = match entry.cause.as_ref().and_then(|c| c.cause.as_ref()) {
-                Some(Cause::Signal(s)) => s.id.as_str(),
-                _ => "",
-            };
-            ensure!(
-                id == receipt.signal_id,
-                "{told}: its decision is that of {id:?}"
-            );
-            let position = entry.position.map(|p| (p.shard, p.index));
-            let says = receipt.position.map(|p| (p.shard, p.index));
-            ensure!(
-                position == says,
-                "{told} says {says:?}, it stands at {position:?}"
-            );
-            ensure!(
-                receipt.parts.len() == entry.parts.len(),
-                "{told} has {} parts, its decision {}",
-                receipt.parts.len(),
-                entry.parts.len()
-            );
-            for (part, stands) in receipt.parts.iter().zip(&entry.parts) {
-                let stands_as = stands.fate.as_ref().and_then(|f| f.fate.as_ref()).map(word);
-                let says = part.fate.as_ref().map(Fate::word);
-                ensure!(
-                    says == stands_as && part.execution == stands.execution,
-                    "{told} says {says:?} of {:?}, the record {stands_as:?} of {:?}",
-                    part.execution,
-                    stands.execution
-                );
-            }
+            true_of(&customer, receipt, &entries)?;
         }
+    }
+    Ok(())
+}
+
+/// The same of one receipt and all records of its customer, however they were read.
+///
+/// # Errors
+/// Saying what differs.
+pub fn true_of(customer: &Identifier, receipt: &Receipt, entries: &[TimelineEntry]) -> Result<()> {
+    let told = format!("{customer}: the receipt of signal {}", receipt.signal_id);
+    let entry = entries
+        .iter()
+        .find(|e| e.decision == receipt.decision)
+        .with_context(|| {
+            format!(
+                "{told} names decision {:?}, which is not there",
+                receipt.decision
+            )
+        })?;
+    let id = match entry.cause.as_ref().and_then(|c| c.cause.as_ref()) {
+        Some(Cause::Signal(s)) => s.id.as_str(),
+        _ => "",
+    };
+    ensure!(
+        id == receipt.signal_id,
+        "{told}: its decision is that of {id:?}"
+    );
+    let position = entry.position.map(|p| (p.shard, p.index));
+    let says = receipt.position.map(|p| (p.shard, p.index));
+    ensure!(
+        position == says,
+        "{told} says {says:?}, it stands at {position:?}"
+    );
+    ensure!(
+        receipt.parts.len() == entry.parts.len(),
+        "{told} has {} parts, its decision {}",
+        receipt.parts.len(),
+        entry.parts.len()
+    );
+    for (part, stands) in receipt.parts.iter().zip(&entry.parts) {
+        let stands_as = stands.fate.as_ref().and_then(|f| f.fate.as_ref()).map(word);
+        let says = part.fate.as_ref().map(Fate::word);
+        ensure!(
+            says == stands_as && part.execution == stands.execution,
+            "{told} says {says:?} of {:?}, the record {stands_as:?} of {:?}",
+            part.execution,
+            stands.execution
+        );
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::timeline;
 use anyhow::{Result, ensure};
+use sojourn_client::wire::TimelineEntry;
 use sojourn_client::wire::event::What;
 use sojourn_client::{Client, Identifier};
 use std::collections::BTreeMap;
@@ -35,11 +36,19 @@ pub async fn timers_are_neither_lost_nor_early(
     now: i64,
 ) -> Result<Vec<Fired>> {
     let entries = timeline(client, customer, journey).await?;
+    timers(customer, &entries, now)
+}
+
+/// The same of the timeline of one execution, however it was read.
+///
+/// # Errors
+/// As [`timers_are_neither_lost_nor_early`].
+pub fn timers(customer: &Identifier, entries: &[TimelineEntry], now: i64) -> Result<Vec<Fired>> {
     let mut armed: BTreeMap<(u32, String, u32), i64> = BTreeMap::new();
     let mut fired: Vec<Fired> = Vec::new();
     let mut visit = 1;
     let mut ended = false;
-    for (_, at, what) in super::events(&entries) {
+    for (_, at, what) in super::events(entries) {
         match what {
             What::TimerArmed(armed_now) => {
                 if let Some(timer) = armed_now.timer {

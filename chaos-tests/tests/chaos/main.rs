@@ -16,6 +16,7 @@ mod kept;
 mod loan;
 mod order;
 mod restarts;
+mod rough;
 mod several;
 mod several_apart;
 mod several_commands;
