@@ -442,6 +442,13 @@ impl Cluster {
                     last = format!("{}; the change is {change:?}", status.message());
                     Ok(None)
                 }
+                // it may have begun all the same: then it is the one under way
+                Err(status) if status.code() == tonic::Code::DeadlineExceeded => {
+                    last = status.message().to_owned();
+                    let change = self.view().await.ok().and_then(|s| s.change);
+                    let this = |c: &wire::Change| c.wishes == request.wishes && c.ended_at == 0;
+                    Ok(change.filter(this))
+                }
                 Err(status) => Err(status.into()),
             }
         });

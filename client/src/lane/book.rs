@@ -505,7 +505,11 @@ impl Book {
             let behind: Vec<u64> = self
                 .customers
                 .get(&entry.customer)
-                .map(|queue| queue.iter().copied().filter(|n| *n != number).collect())
+                .map(|queue| {
+                    // whoever has a longer deadline may stand before it, and be under way
+                    let from = queue.iter().copied().skip_while(|n| *n != number);
+                    from.skip(1).collect()
+                })
                 .unwrap_or_default();
             for follower in behind {
                 let error = Error::new(

@@ -47,11 +47,15 @@ impl Desk {
     }
 
     fn add(&mut self, customer: &str, id: &str) -> oneshot::Receiver<Answer> {
+        self.add_for(customer, id, Duration::from_secs(5))
+    }
+
+    fn add_for(&mut self, customer: &str, id: &str, within: Duration) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
         self.book.add(Submit {
             workspace: "w".into(),
             signal: signal(customer, id),
-            deadline: self.now + Duration::from_secs(5),
+            deadline: self.now + within,
             reply,
             room: None,
         });
@@ -199,6 +203,24 @@ fn a_deadline_after_sending_is_unknown_and_the_signal_still_goes_before_its_foll
     assert_eq!(sent.len(), 1);
     desk.receipt(sent[0].0);
     assert_eq!(desk.ids(), ["2"]);
+}
+
+#[test]
+fn a_deadline_of_a_follower_says_nothing_of_what_goes_before_it() {
+    let mut desk = Desk::new();
+    let mut first = desk.add("ada", "1");
+    let mut second = desk.add_for("ada", "2", Duration::from_secs(1));
+    let mut third = desk.add("ada", "3");
+    let sent = desk.send();
+    desk.pass(Duration::from_secs(2));
+    assert!(matches!(second.try_recv(), Ok(Err(_))), "it was not sent");
+    assert!(
+        matches!(third.try_recv(), Ok(Err(_))),
+        "nor what follows it"
+    );
+    assert!(first.try_recv().is_err(), "it is under way");
+    desk.receipt(sent[0].0);
+    assert!(matches!(first.try_recv(), Ok(Ok(Outcome::Done(_)))));
 }
 
 #[test]
