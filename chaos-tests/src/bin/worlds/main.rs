@@ -155,8 +155,10 @@ fn plans(args: &Args, seed: u64) -> Vec<Plan> {
 #[cfg(feature = "put-back")]
 fn where_to_look(args: &Args) -> Option<OfArg> {
     match args.bug? {
-        Bug::AckBeforeFsync | Bug::StaleRead | Bug::NoBarrier => Some(OfArg::Lists),
-        Bug::SequenceNumber | Bug::ForgottenReceipts | Bug::ForgottenTimers => Some(OfArg::Shards),
+        Bug::AckBeforeFsync | Bug::StaleRead => Some(OfArg::Lists),
+        Bug::NoBarrier | Bug::SequenceNumber | Bug::ForgottenReceipts | Bug::ForgottenTimers => {
+            Some(OfArg::Shards)
+        }
     }
 }
 
