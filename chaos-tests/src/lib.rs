@@ -4,7 +4,8 @@
 //! ([`invariants`]), and an auditor of who owns what ([`owners`]).
 //!
 //! All this knows nothing of the node's insides: it sees a binary, its doors and its data folder, as an operator does. Only
-//! the simulated worlds ([`world`]) stand on the library of the layer below, whose disks and wires they replace.
+//! the simulated worlds ([`world`]) stand on libraries: that of the layer below, whose disks and wires they replace, and the
+//! node's, whose shards live in them.
 
 pub mod binary;
 pub mod chance;

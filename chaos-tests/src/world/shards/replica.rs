@@ -290,7 +290,7 @@ impl Machine for Watched {
     fn apply(&self, at: Position, kind: EntryKind, body: &Bytes) -> Bytes {
         let reply = self.inner.apply(at, kind, body);
         self.books.applied(self.group, at.index, (self.now)());
-        if at.index % HASH_EVERY == 0 {
+        if at.index.is_multiple_of(HASH_EVERY) {
             let hash = self.inner.hash();
             let folded = (hash >> 64) as u64 ^ hash as u64;
             self.record.applied(self.node, self.group, at, folded);
