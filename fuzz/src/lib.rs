@@ -22,8 +22,11 @@ use sojourn_proto::{cluster as wire, v1};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// One function of bytes.
+pub type Target = fn(&[u8]);
+
 /// The targets, by the names of their files.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("language", language),
     ("expression", expression),
     ("template", template),

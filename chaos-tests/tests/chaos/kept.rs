@@ -148,7 +148,7 @@ async fn keep_what_this_version_writes() -> Result<()> {
     let mut server = Server::start(Setup::default()).await?;
     let client = server.client()?;
     publish(&client, JOURNEY).await?;
-    println!("{:?}", first(&client).await?);
+    first(&client).await?;
     let held = server
         .run([
             "execution",
@@ -167,7 +167,7 @@ async fn keep_what_this_version_writes() -> Result<()> {
     // a checkpoint, and then a log behind it
     server.stop().await?;
     server.again().await?;
-    println!("{:?}", second(&client).await?);
+    second(&client).await?;
     let told = told(&server).await?;
     server.kill()?;
     serde_json::to_writer_pretty(File::create(place.join("told.json"))?, &told)?;
