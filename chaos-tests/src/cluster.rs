@@ -436,7 +436,9 @@ impl Cluster {
                 Ok(answer) => Ok(Some(answer.into_inner().change.unwrap_or_default())),
                 Err(status)
                     if status.code() == tonic::Code::Unavailable
-                        || status.message().contains("is under way") =>
+                        || status.message().contains("is under way")
+                        // one that has just joined is known before it answers
+                        || status.message().contains("this node is starting") =>
                 {
                     let change = self.view().await.ok().and_then(|s| s.change);
                     last = format!("{}; the change is {change:?}", status.message());
