@@ -10,6 +10,7 @@ use crate::cli::Cli;
 use crate::links::{self, Links};
 use crate::process::{Server, Setup};
 use crate::wait::until;
+use crate::whole::{missing, unlike_layout};
 use anyhow::{Context, Result, bail, ensure};
 use sojourn_client::Client;
 use sojourn_client::wire;
@@ -27,8 +28,6 @@ pub const LEAVE: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(5);
 /// How long one verification may take.
 const VERIFY: Duration = Duration::from_secs(30);
-/// Voters of a shard where there are enough nodes.
-const VOTERS: usize = 3;
 
 /// The nodes of a cluster.
 pub struct Cluster {
@@ -554,17 +553,6 @@ pub async fn status(service: &mut ClusterClient<Channel>) -> Result<wire::Cluste
         .into_inner())
 }
 
-/// The shards that are not as the layout says, each in full.
-fn unlike_layout(status: &wire::ClusterStatus) -> Vec<String> {
-    let unlike = status.shards.iter().filter(|s| {
-        let (mut layout, mut voters) = (s.layout.clone(), s.voters.clone());
-        layout.sort_unstable();
-        voters.sort_unstable();
-        s.owner == 0 || layout != voters || !s.learners.is_empty()
-    });
-    unlike.map(|s| format!("{s:?}")).collect()
-}
-
 /// The wish that a node gives everything away.
 pub fn drain(node: u64) -> wire::Wish {
     wire::Wish {
@@ -577,45 +565,4 @@ pub fn remove(node: u64) -> wire::Wish {
     wire::Wish {
         wish: Some(wire::wish::Wish::Remove(node)),
     }
-}
-
-/// What a cluster with so many active nodes lacks to be whole.
-pub fn missing(status: &wire::ClusterStatus, active: usize) -> Option<String> {
-    let change = status.change.as_ref().filter(|c| {
-        matches!(
-            c.state(),
-            wire::ChangeState::Running | wire::ChangeState::Paused
-        )
-    });
-    if let Some(change) = change {
-        return Some(format!("change {change:?} is under way"));
-    }
-    let state = |n: &wire::NodeStatus| n.info.as_ref().map(wire::NodeInfo::state);
-    let there: Vec<_> = status
-        .nodes
-        .iter()
-        .filter(|n| state(n) == Some(wire::NodeState::Active))
-        .collect();
-    if there.len() != active {
-        return Some(format!("{} nodes are active, not {active}", there.len()));
-    }
-    if let Some(node) = there.iter().find(|n| !n.reachable || n.replicas == 0) {
-        return Some(format!("not there, or without its part: {node:?}"));
-    }
-    let voters = active.min(VOTERS);
-    status.shards.iter().find_map(|shard| {
-        let members: BTreeSet<u64> = shard.voters.iter().copied().collect();
-        let layout: BTreeSet<u64> = shard.layout.iter().copied().collect();
-        let sound = |voter: &u64| {
-            let replica = shard.replicas.iter().find(|r| r.node == *voter);
-            replica.is_some_and(|r| r.role != "closed" && r.history_whole)
-        };
-        let whole = shard.owner != 0
-            && members.contains(&shard.owner)
-            && members == layout
-            && members.len() == voters
-            && shard.learners.is_empty()
-            && members.iter().all(sound);
-        (!whole).then(|| format!("not whole: {shard:?}"))
-    })
 }

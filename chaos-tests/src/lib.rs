@@ -27,4 +27,5 @@ pub mod process;
 pub mod raw;
 pub mod rough;
 pub mod wait;
+pub mod whole;
 pub mod world;
