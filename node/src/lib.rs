@@ -20,3 +20,4 @@ pub mod route;
 pub mod rpc;
 pub mod shard;
 mod start;
+mod surroundings;

@@ -20,6 +20,7 @@ use crate::rpc::executions::ExecutionsService;
 use crate::rpc::journeys::JourneysService;
 use crate::rpc::signals::SignalsService;
 use crate::start::{self, Portrait};
+use crate::surroundings;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorCell};
 use sojourn_cluster::layout::Layout;
@@ -32,7 +33,7 @@ use sojourn_proto::cluster as wire;
 use sojourn_proto::{DESCRIPTORS, v1};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -98,8 +99,8 @@ pub struct Node {
     pub id: NodeId,
     /// The id of its cluster.
     pub cluster: String,
-    core: Arc<Core>,
-    host: Arc<Host>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) host: Arc<Host>,
     place: Arc<Place>,
     stop: CancellationToken,
     doors: CancellationToken,
@@ -259,6 +260,8 @@ impl Node {
             running: Mutex::default(),
             transport: transport.clone(),
             leaving: Mutex::default(),
+            reopened: Mutex::default(),
+            closed: Arc::default(),
         });
         opener.open_all().await?;
         let place = Arc::new(Place {
@@ -323,8 +326,8 @@ impl Node {
             closing: doors.clone(),
             metrics: Arc::new(metrics),
         });
-        tasks.spawn(watch_clock());
-        tasks.spawn(watch_disk(
+        tasks.spawn(surroundings::watch_clock());
+        tasks.spawn(surroundings::watch_disk(
             folder.dir.clone(),
             config.limits.disk_free_min,
             core.disk_full.clone(),
@@ -511,48 +514,6 @@ fn has_files(dir: &std::path::Path) -> bool {
         path.extension().is_some_and(|e| e == "raftlog")
     };
     std::fs::read_dir(dir).is_ok_and(|mut files| files.any(|e| e.is_ok_and(of_log)))
-}
-
-/// Says when the wall clock steps: timers go by it.
-async fn watch_clock() {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    let (mut wall, mut steady) = (crate::clock::wall(), std::time::Instant::now());
-    loop {
-        tick.tick().await;
-        let (wall_now, steady_now) = (crate::clock::wall(), std::time::Instant::now());
-        let steady_micros = i64::try_from((steady_now - steady).as_micros()).unwrap_or(i64::MAX);
-        let step = wall_now.since(wall).0.saturating_sub(steady_micros);
-        if step.abs() > 2_000_000 {
-            tracing::warn!(
-                step_seconds = step / 1_000_000,
-                "the wall clock stepped: timers are due by it; let the clock be slewed"
-            );
-        }
-        (wall, steady) = (wall_now, steady_now);
-    }
-}
-
-/// Looks at the free disk once a second.
-async fn watch_disk(dir: std::path::PathBuf, least: u64, full: Arc<AtomicBool>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tick.tick().await;
-        let Some(free) = free_bytes(&dir) else {
-            continue;
-        };
-        let now = free < least;
-        if full.swap(now, Ordering::Relaxed) != now {
-            if now {
-                tracing::error!(
-                    free,
-                    least,
-                    "the disk is nearly full: no signal is admitted until there is room"
-                );
-            } else {
-                tracing::info!(free, least, "there is room on the disk again");
-            }
-        }
-    }
 }
 
 async fn serve_grpc(

@@ -12,6 +12,8 @@ pub mod hearing;
 pub mod join;
 pub mod leaders;
 pub mod opener;
+#[cfg(test)]
+mod reopening;
 pub mod service;
 pub mod shards;
 pub mod step;

@@ -18,20 +18,24 @@ use parking_lot::Mutex;
 use ractor::ActorCell;
 use sojourn_cluster::layout::Layout;
 use sojourn_cluster::transport::peers::PeerTransport;
-use sojourn_cluster::{Group, GroupId, Host, NodeId, ShardId, Source};
+use sojourn_cluster::{Group, GroupId, Host, NodeId, Role, ShardId, Source};
 use sojourn_proto::cluster as wire;
 use sojourn_proto::cluster::nodes_client::NodesClient;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long the owner of a shard may take to say who belongs to it.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// What could not be opened or let go is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A replica that closes itself again and again is opened again no sooner than this after the last time: it may be damaged,
+/// and its checkpoint is read each time.
+const REOPEN_AFTER: Duration = Duration::from_secs(10);
 
 /// What a replica is made with.
 pub struct Opener {
@@ -65,6 +69,10 @@ pub struct Opener {
     pub transport: Arc<PeerTransport>,
     /// Replicas whose letting go has begun and not ended.
     pub leaving: Mutex<HashSet<u16>>,
+    /// Replicas that closed themselves, and when they were opened again last.
+    pub reopened: Mutex<HashMap<u16, Instant>>,
+    /// A replica has closed itself.
+    pub closed: Arc<Notify>,
 }
 
 /// Whether a replica belongs on a node: the layout names it, or it is being moved away and has not been yet.
@@ -178,6 +186,7 @@ impl Opener {
             };
             tokio::select! {
                 more = next => if !more { return },
+                () = self.closed.notified() => {}
                 () = self.stop.cancelled() => return,
             }
         }
@@ -202,6 +211,7 @@ impl Opener {
                 self.topology.own_changed();
                 return Ok(());
             }
+            Some(shard) if wanted => return self.open_again(shard, layout).await,
             Some(_) => true,
             None => self.host.stored_groups().contains(&id),
         };
@@ -224,6 +234,40 @@ impl Opener {
         }
         drop(shard);
         self.end_leaving(id, number, false).await
+    }
+
+    /// Opens a replica again that has closed itself; any other is left alone. A race in openraft can end a group's task while
+    /// nothing is wrong with what it keeps, and a machine that could not apply may be able to after a new start.
+    async fn open_again(&self, shard: Arc<Shard>, layout: &Layout) -> Result<(), NodeError> {
+        let number = shard.number;
+        let role = shard.group.role().borrow().clone();
+        let Role::Closed { reason } = role else {
+            return Ok(());
+        };
+        if self.stop.is_cancelled() || self.host.failed().borrow().is_some() {
+            return Ok(()); // the node ends, and says why
+        }
+        let last = self.reopened.lock().get(&number).copied();
+        if last.is_some_and(|last| last.elapsed() < REOPEN_AFTER) {
+            return Err(NodeError::Other(format!("it closed itself again: {reason}")));
+        }
+        tracing::warn!(
+            shard = number,
+            reason,
+            "a replica closed itself; opening it again"
+        );
+        self.reopened.lock().insert(number, Instant::now());
+        drop(self.shards.take(number));
+        drop(shard);
+        self.topology.own_changed();
+        if let Some(running) = self.running.lock().remove(&number) {
+            running.cancel();
+        }
+        let closed = self.host.close_group(GroupId::of_shard(ShardId(number)));
+        closed.await.map_err(|e| NodeError::Other(e.to_string()))?;
+        self.run(self.open(number, layout).await?);
+        self.topology.own_changed();
+        Ok(())
     }
 
     /// Ends what letting go has begun; of a replica that is wanted again and still whole, only its closing.
@@ -326,7 +370,7 @@ impl Opener {
         self.running.lock().insert(shard.number, stop.clone());
         self.shards.put(shard.clone());
         let (mut role, topology) = (shard.group.role(), self.topology.clone());
-        let ended = stop.clone();
+        let (ended, closed) = (stop.clone(), self.closed.clone());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -334,6 +378,9 @@ impl Opener {
                     () = ended.cancelled() => return,
                 }
                 topology.own_changed();
+                if matches!(&*role.borrow_and_update(), Role::Closed { .. }) {
+                    closed.notify_one();
+                }
             }
         });
         tokio::spawn(shard.run(stop));
