@@ -359,28 +359,50 @@ fn with_five_voters_the_leadership_is_given_too() {
             world.start(id, Part::Voter(vec![1, 2, 3, 4, 5])).await;
         }
         world.settled().await;
-        let mut owner = world.owner().await;
-        world.say("before").await;
-        for round in 0..3 {
-            let target = owner % 5 + 1;
-            // The others wait for a lease, and on a slow machine one of them may wait too long.
-            while owner != target {
-                let group = &world.node(owner).group;
-                match group.transfer_to(target, soon()).await {
-                    Ok(()) => {
-                        assert_eq!(world.owner_among(|id| id == target).await, target);
-                        owner = target;
-                    }
-                    Err(TransferError::Elsewhere { leader }) => {
-                        owner = world.owner_among(|id| id == leader).await;
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            world.say(&format!("round {round}")).await;
-        }
-        world.agree().await;
+        given_three_times(world).await;
     });
+}
+
+/// As in a catalog whose nodes have come and gone.
+#[test]
+fn with_five_voters_that_share_the_last_rank_the_leadership_is_given_too() {
+    world(async |world| {
+        world.start(1, Part::Voter(vec![1])).await;
+        world.settled().await;
+        let group = world.node(1).group.clone();
+        for id in 2..=5 {
+            world.start(id, Part::Joins(4)).await;
+            group.add_learner(id, soon()).await.expect("added");
+            group.caught_up(id, soon()).await.expect("it catches up");
+        }
+        let all = (1..=5).collect();
+        group.change_voters(all, soon()).await.expect("changed");
+        given_three_times(world).await;
+    });
+}
+
+async fn given_three_times(world: &mut World) {
+    let mut owner = world.owner().await;
+    world.say("before").await;
+    for round in 0..3 {
+        let target = owner % 5 + 1;
+        // The others wait for a lease, and on a slow machine one of them may wait too long.
+        while owner != target {
+            let group = &world.node(owner).group;
+            match group.transfer_to(target, soon()).await {
+                Ok(()) => {
+                    assert_eq!(world.owner_among(|id| id == target).await, target);
+                    owner = target;
+                }
+                Err(TransferError::Elsewhere { leader }) => {
+                    owner = world.owner_among(|id| id == leader).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        world.say(&format!("round {round}")).await;
+    }
+    world.agree().await;
 }
 
 #[test]

@@ -23,6 +23,9 @@ const LEADS_FOR_MS: u64 = 300;
 
 /// How long an election may take before it is tried again with the next term.
 const STANDS_FOR: Duration = Duration::from_millis(80);
+/// Who is asked to lead is silent for the third lease before ([`super::transfer`]). The ranks of the others may be higher, or
+/// all the same, when nodes have come and gone: it stands until the last lease is over too.
+const STANDS_AGAIN: u32 = 4;
 
 /// While it lives, this replica does not stand for election.
 pub(crate) struct HeldBack {
@@ -54,6 +57,18 @@ impl GroupInner {
         }
         let heard = *self.heard.lock();
         heard.is_none_or(|at| at.elapsed() > windows::lease(0))
+    }
+
+    /// Stands for election so many times more, with the next term each, until it leads or hears of a leader.
+    async fn stand_on(&self, times: u32) {
+        for _ in 0..times {
+            let mut metrics = self.raft.metrics();
+            let led = metrics.wait_for(|now| now.state == ServerState::Leader);
+            let led = tokio::time::timeout(STANDS_FOR, led).await.is_ok();
+            if led || !self.hears_nobody() || self.raft.trigger().elect().await.is_err() {
+                return;
+            }
+        }
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -133,15 +148,8 @@ impl Group {
             return;
         }
         tokio::spawn(async move {
-            for _ in 0..2 {
-                if !inner.hears_nobody() || inner.raft.trigger().elect().await.is_err() {
-                    break;
-                }
-                let mut metrics = inner.raft.metrics();
-                let led = metrics.wait_for(|now| now.state == ServerState::Leader);
-                if tokio::time::timeout(STANDS_FOR, led).await.is_ok() {
-                    break;
-                }
+            if inner.raft.trigger().elect().await.is_ok() {
+                inner.stand_on(1).await;
             }
             inner.standing.store(false, Ordering::Release);
         });
@@ -180,12 +188,15 @@ impl Group {
         if !self.members().voters.contains(&inner.settings.node) {
             return Err("it does not vote in the group".to_owned());
         }
-        inner
-            .raft
-            .trigger()
-            .elect()
-            .await
-            .map_err(|e| e.to_string())?;
+        let stands = inner.raft.trigger().elect().await;
+        stands.map_err(|e| e.to_string())?;
+        if !inner.standing.swap(true, Ordering::AcqRel) {
+            let inner = self.inner.clone();
+            tokio::spawn(async move {
+                inner.stand_on(STANDS_AGAIN).await;
+                inner.standing.store(false, Ordering::Release);
+            });
+        }
         Ok(FrameBody::ElectAnswer(proto::ElectAnswer {}))
     }
 
