@@ -67,6 +67,11 @@ pub struct CustomerChange {
 }
 
 impl CustomerChange {
+    /// Whether it leaves the record as it is.
+    pub fn is_empty(&self) -> bool {
+        self.identifiers.is_empty() && self.attributes.is_empty()
+    }
+
     /// Whether it makes anything known of the customer another, or known at all; `before`: without it.
     pub fn is_felt(&self, before: &Customer) -> bool {
         let another = |(name, new): (&String, &Attribute)| {
@@ -158,12 +163,23 @@ impl Customer {
         }
     }
 
+    /// Whether [`Customer::note`] has anything to do for an event.
+    pub fn heeds(event: &Event) -> bool {
+        matches!(
+            event.what,
+            What::Started { .. } | What::Held { .. } | What::Resumed { .. } | What::Ended { .. }
+        )
+    }
+
     /// Keeps `runs` in step with one event of one of the customer's executions. Of runs that ended, the latest of each
     /// (journey, instance) stays, until there are more than [`limits::RUNS`]: then the one that ended first is
     /// forgotten. Of a forgotten run the rules know nothing: its signals are answered `no_match` where they were
     /// answered `ended`, and re-entry (`never`, the wait of `after_exit`) is decided as if it had not been. Only its
     /// number is not given again ([`Customer::forgotten`]). Its timeline stays in history, where no id leads to it any more.
     pub fn note(&mut self, journey: &str, instance: Option<&str>, run: u32, event: &Event) {
+        if !Customer::heeds(event) {
+            return;
+        }
         if let What::Started { version, .. } = &event.what {
             self.runs
                 .retain(|r| r.run != run || !r.is_of(journey, instance));

@@ -31,9 +31,16 @@ impl Identifier {
         if value.len() > limits::IDENTIFIER_VALUE_BYTES * 16 {
             return Err(too_long(name, value.len()));
         }
-        let composed: String = value.trim().nfc().collect();
-        let mut value = composed.trim().to_owned();
-        if name == "email" {
+        // ASCII is NFC already, and stays so in lower case
+        let mut value = if value.is_ascii() {
+            value.trim().to_owned()
+        } else {
+            let composed: String = value.trim().nfc().collect();
+            composed.trim().to_owned()
+        };
+        if name == "email" && value.is_ascii() {
+            value.make_ascii_lowercase();
+        } else if name == "email" {
             value = value.to_lowercase().nfc().collect();
         }
         if value.is_empty() {

@@ -51,7 +51,7 @@ pub struct Plan {
     /// What it changes in the customer record.
     pub change: CustomerChange,
     /// The customer with that change: what every part is decided on.
-    pub customer: Customer,
+    pub customer: Arc<Customer>,
 }
 
 /// One execution that a signal concerns only by what it changes in the customer record.
@@ -113,17 +113,19 @@ pub enum Part {
 /// Works out whom a signal concerns. `customer` is `None` when nobody is known under `key`.
 pub fn plan(
     catalog: &dyn Catalog,
-    customer: Option<&Customer>,
+    customer: Option<&Arc<Customer>>,
     key: &Identifier,
     signal: &Signal,
     at: Time,
 ) -> Plan {
     let mut customer = customer
         .cloned()
-        .unwrap_or_else(|| Customer::new(key.clone()));
+        .unwrap_or_else(|| Arc::new(Customer::new(key.clone())));
     let change = customer.change(signal, at);
     let changes = change.is_felt(&customer);
-    customer.apply(&change);
+    if !change.is_empty() {
+        Arc::make_mut(&mut customer).apply(&change);
+    }
     let mut journeys: Vec<String> = Vec::new();
     let mut known = BTreeSet::new();
     for run in &customer.runs {

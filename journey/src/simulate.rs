@@ -103,7 +103,7 @@ pub struct Simulation<'w> {
 }
 
 struct Person {
-    customer: Customer,
+    customer: Arc<Customer>,
     executions: BTreeMap<Slot, Execution>,
     answers: BTreeMap<u128, Vec<PartOutcome>>,
 }
@@ -177,7 +177,7 @@ impl<'w> Simulation<'w> {
             };
         }
         let person = self.people.entry(key.clone()).or_insert_with(|| Person {
-            customer: Customer::new(key.clone()),
+            customer: Arc::new(Customer::new(key.clone())),
             executions: BTreeMap::new(),
             answers: BTreeMap::new(),
         });
@@ -266,7 +266,7 @@ impl<'w> Simulation<'w> {
 
     /// A customer, by its key.
     pub fn customer(&self, key: &Identifier) -> Option<&Customer> {
-        self.people.get(key).map(|p| &p.customer)
+        self.people.get(key).map(|p| &*p.customer)
     }
 
     /// One journey.
@@ -523,9 +523,12 @@ impl<'w> Simulation<'w> {
                 }
             }
         }
-        person
-            .customer
-            .note(&key.journey, key.instance.as_deref(), key.run, event);
+        Arc::make_mut(&mut person.customer).note(
+            &key.journey,
+            key.instance.as_deref(),
+            key.run,
+            event,
+        );
         if let What::TimerArmed(Timer {
             visit,
             place,

@@ -148,6 +148,7 @@ impl Made {
             time_ahead: false,
             notes: Vec::new(),
             returned: None,
+            outcome: None,
         };
         Decision::decode(&decision.encode()).expect("a decision can be read again")
     }

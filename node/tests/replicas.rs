@@ -123,6 +123,7 @@ impl Owner {
             time_ahead: false,
             notes: Vec::new(),
             returned: None,
+            outcome: None,
         }
     }
 

@@ -76,9 +76,10 @@ fn inside() -> Customer {
 }
 
 fn parts(shelf: &Shelf, customer: Option<&Customer>, what: &str) -> Vec<String> {
+    let customer = customer.map(|c| Arc::new(c.clone()));
     let planned = plan(
         shelf,
-        customer,
+        customer.as_ref(),
         &key(),
         &signal(what, "s", at("1h")),
         at("1h"),

@@ -13,7 +13,7 @@ use crate::bugs;
 use crate::convert::event::by_to;
 use crate::history::{command_hash, id_hash};
 use crate::shard::customer::{CustomerState, DecisionId, Recent, customer_of};
-use crate::shard::decision::Decision;
+use crate::shard::decision::{Decision, Outcome, Part};
 use crate::shard::owner::Duties;
 use crate::shard::proposer::Proposal;
 use crate::shard::read;
@@ -286,7 +286,11 @@ impl Mind {
         let id = self.session.next_id();
         let previous = self.known.as_ref().and_then(|k| k.last);
         bugs::decided(id, previous);
-        let decision = Arc::new(Decision {
+        let outcome = Outcome {
+            customer: noted(draft.customer, &draft.parts),
+            executions: draft.afters,
+        };
+        let mut decision = Decision {
             id,
             previous,
             workspace: self.me.workspace.to_string(),
@@ -303,8 +307,9 @@ impl Mind {
             time_ahead: draft.time_ahead,
             notes: draft.notes,
             returned: self.returning.take(),
-        });
-        let bytes = decision.encode();
+            outcome: Some(outcome),
+        };
+        let bytes = decision.encode_own();
         if bytes.len() > crate::limits::DECISION_BYTES {
             let why = format!(
                 "what it would do has {} bytes, at most {} are allowed; it concerns {} executions",
@@ -317,7 +322,7 @@ impl Mind {
             // the executions have gone ahead of what was decided: begin again from what is committed
             return Err(why.into());
         }
-        self.take_over(&decision, draft.customer, draft.afters);
+        self.take_over(&decision);
         let leaves = matches!(decision.cause, stored::cause::Cause::Leave(_));
         self.unread = if leaves { Unread::Left(id) } else { Unread::No };
         if let Some(hash) = decision.id_hash {
@@ -330,7 +335,10 @@ impl Mind {
             self.in_flight.insert(hash, id);
         }
         self.duties.pending.wait(id, request);
-        let proposal = Proposal { decision, bytes };
+        let proposal = Proposal {
+            decision: Arc::new(decision),
+            bytes,
+        };
         if self.session.proposals.send(proposal).is_err() {
             self.duties.pending.not_owner(&[id]);
         }
@@ -338,41 +346,44 @@ impl Mind {
     }
 
     /// The pending state becomes what it will be once the decision is applied.
-    fn take_over(
-        &mut self,
-        decision: &Decision,
-        mut customer: Arc<Customer>,
-        afters: Vec<Arc<Execution>>,
-    ) {
-        let record = Arc::make_mut(&mut customer);
-        for part in &decision.parts {
-            for event in &part.events {
-                record.note(&part.journey, part.instance.as_deref(), part.run, event);
-            }
-        }
+    fn take_over(&mut self, decision: &Decision) {
+        let Some(outcome) = &decision.outcome else {
+            return;
+        };
         let known = self.known.get_or_insert_with(|| {
             let fresh = Customer::new(self.me.key.clone());
             CustomerState::new(self.me.workspace.to_string(), fresh, 0)
         });
-        known.customer = customer;
+        known.customer = outcome.customer.clone();
         known.last = Some(decision.id);
         known.last_at = decision.at;
         if let Some(hash) = decision.id_hash {
             known.remember(Recent { hash, index: 0 });
         }
-        for after in afters {
+        for after in &outcome.executions {
             let same = |e: &Arc<Execution>| {
                 e.run == after.run && e.journey == after.journey && e.instance == after.instance
             };
             let place = known.executions.iter().position(same);
-            match (place, crate::convert::state::stays(&after)) {
-                (Some(i), true) => known.executions[i] = after,
+            match (place, crate::convert::state::stays(after)) {
+                (Some(i), true) => known.executions[i] = after.clone(),
                 (Some(i), false) => {
                     known.executions.remove(i);
                 }
-                (None, true) => known.executions.push(after),
+                (None, true) => known.executions.push(after.clone()),
                 (None, false) => {}
             }
         }
     }
+}
+
+/// The record with what the events of a decision change in its runs.
+fn noted(mut customer: Arc<Customer>, parts: &[Part]) -> Arc<Customer> {
+    for part in parts {
+        for event in part.events.iter().filter(|e| Customer::heeds(e)) {
+            let record = Arc::make_mut(&mut customer);
+            record.note(&part.journey, part.instance.as_deref(), part.run, event);
+        }
+    }
+    customer
 }

@@ -249,7 +249,9 @@ impl Opener {
         }
         let last = self.reopened.lock().get(&number).copied();
         if last.is_some_and(|last| last.elapsed() < REOPEN_AFTER) {
-            return Err(NodeError::Other(format!("it closed itself again: {reason}")));
+            return Err(NodeError::Other(format!(
+                "it closed itself again: {reason}"
+            )));
         }
         tracing::warn!(
             shard = number,

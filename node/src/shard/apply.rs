@@ -19,6 +19,7 @@ use sojourn_journey::event::What;
 use sojourn_journey::evolve::evolve;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::identifier::slot_hash;
+use sojourn_journey::signal::Signal;
 use sojourn_proto::stored::{self, cause::Cause};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -123,6 +124,33 @@ struct Notes {
     unmatched: Vec<(Unmoved, Arc<Execution>)>,
 }
 
+impl Notes {
+    /// What an execution's part leaves: `waited`, the signal that a release took.
+    fn take(
+        &mut self,
+        decision: &Decision,
+        part: &Part,
+        after: &Arc<Execution>,
+        waited: Option<&Signal>,
+    ) {
+        for event in &part.events {
+            if let What::Unmatched { kind } = &event.what {
+                let (id, source) = match (&decision.cause, waited) {
+                    (Cause::Signal(s), _) => (s.id.clone(), s.source.clone()),
+                    (_, Some(s)) => (s.id.clone(), s.source.clone()),
+                    (_, None) => Default::default(),
+                };
+                let kind = kind.clone();
+                self.unmatched
+                    .push((Unmoved { kind, id, source }, after.clone()));
+            }
+        }
+        if !stays(after) {
+            self.ended.push(after.clone());
+        }
+    }
+}
+
 /// A signal that moved nothing.
 struct Unmoved {
     kind: String,
@@ -170,57 +198,57 @@ fn change_customer(
     decision: &Decision,
     index: u64,
 ) {
-    let record = Arc::make_mut(&mut to.customer);
-    record.apply(&decision.change);
-    for part in &decision.parts {
-        if part.events.is_empty()
-            || to.quarantined.iter().any(|q| {
-                q.run == part.run && q.journey == part.journey && q.instance == part.instance
-            })
-        {
+    // a quarantined execution stays as it is, whatever its events say
+    let outcome = decision.outcome.as_ref();
+    let outcome = outcome.filter(|_| to.quarantined.is_empty());
+    #[cfg(debug_assertions)]
+    let evolved = outcome.is_some().then(|| evolved(to, decision, index));
+    match outcome {
+        Some(outcome) => to.customer = outcome.customer.clone(),
+        None => Arc::make_mut(&mut to.customer).apply(&decision.change),
+    }
+    for part in decision.parts.iter().filter(|p| !p.events.is_empty()) {
+        let is_quarantined = to
+            .quarantined
+            .iter()
+            .any(|q| q.run == part.run && q.journey == part.journey && q.instance == part.instance);
+        if is_quarantined {
             continue;
         }
-        let place = to.executions.iter().position(|e| {
+        let is_it = |e: &Arc<Execution>| {
             e.run == part.run && e.journey == part.journey && e.instance == part.instance
-        });
-        let before = place.map(|i| to.executions[i].clone());
+        };
+        let place = to.executions.iter().position(is_it);
+        let before = place.map(|i| &to.executions[i]);
+        counters.count(&decision.workspace, before.map(|b| &**b), &part.events);
         // what a release takes is the first that waits
         let waited = match &decision.cause {
-            Cause::Release(_) => before.as_ref().and_then(|e| e.waiting.first().cloned()),
+            Cause::Release(_) => before.and_then(|e| e.waiting.first().cloned()),
             _ => None,
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            evolve_part(counters, record, before, &decision.workspace, part)
-        }));
-        match (outcome, place) {
-            (Ok(Some(after)), place) => {
-                let keep = stays(&after);
-                for event in &part.events {
-                    if let What::Unmatched { kind } = &event.what {
-                        let (id, source) = match (&decision.cause, &waited) {
-                            (Cause::Signal(s), _) => (s.id.clone(), s.source.clone()),
-                            (_, Some(s)) => (s.id.clone(), s.source.clone()),
-                            (_, None) => Default::default(),
-                        };
-                        let kind = kind.clone();
-                        let signal = Unmoved { kind, id, source };
-                        notes.unmatched.push((signal, after.clone()));
-                    }
-                }
-                if !keep {
-                    notes.ended.push(after.clone());
-                }
-                match place {
-                    Some(i) if keep => to.executions[i] = after,
-                    Some(i) => {
+        let decided = outcome.and_then(|o| o.executions.iter().find(|e| is_it(e)));
+        let after = match decided {
+            Some(after) => Ok(Some(after.clone())),
+            None => {
+                let before = before.cloned();
+                let record = Arc::make_mut(&mut to.customer);
+                catch_unwind(AssertUnwindSafe(|| evolve_part(record, before, part)))
+            }
+        };
+        match after {
+            Ok(Some(after)) => {
+                notes.take(decision, part, &after, waited.as_ref());
+                match (place, stays(&after)) {
+                    (Some(i), true) => to.executions[i] = after,
+                    (Some(i), false) => {
                         to.executions.remove(i);
                     }
-                    None if keep => to.executions.push(after),
-                    None => {}
+                    (None, true) => to.executions.push(after),
+                    (None, false) => {}
                 }
             }
-            (Ok(None), _) => {}
-            (Err(panic), _) => {
+            Ok(None) => {}
+            Err(panic) => {
                 let why = panic_text(panic.as_ref());
                 tracing::error!(
                     journey = part.journey,
@@ -238,13 +266,31 @@ fn change_customer(
             }
         }
     }
+    #[cfg(debug_assertions)]
+    if let Some(evolved) = evolved {
+        assert_eq!(
+            *to, evolved,
+            "the owner decided another state than its events make"
+        );
+    }
+}
+
+/// What any other replica makes of a decision.
+#[cfg(debug_assertions)]
+fn evolved(before: &CustomerState, decision: &Decision, index: u64) -> CustomerState {
+    let mut state = before.clone();
+    let decision = Decision {
+        outcome: None,
+        ..decision.clone()
+    };
+    let (mut counters, mut notes) = (Counters::default(), Notes::default());
+    change_customer(&mut counters, &mut notes, &mut state, &decision, index);
+    state
 }
 
 fn evolve_part(
-    counters: &mut Counters,
     record: &mut Customer,
     before: Option<Arc<Execution>>,
-    workspace: &str,
     part: &Part,
 ) -> Option<Arc<Execution>> {
     let mut events = part.events.iter();
@@ -253,14 +299,12 @@ fn evolve_part(
         None => {
             let first = events.next()?;
             let begun = Execution::begin(first)?;
-            counters.count(workspace, None, first);
             record.note(&part.journey, part.instance.as_deref(), part.run, first);
             Arc::new(begun)
         }
     };
     let now = Arc::make_mut(&mut execution);
     for event in events {
-        counters.count(workspace, Some(now), event);
         evolve(now, event);
         record.note(&part.journey, part.instance.as_deref(), part.run, event);
     }

@@ -8,6 +8,7 @@ use crate::convert::Unreadable;
 use crate::convert::event::{status_from, status_to};
 use sojourn_journey::event::{Cause, Event, What};
 use sojourn_journey::execution::{Execution, Status};
+use sojourn_journey::time::Time;
 use sojourn_proto::stored;
 use std::collections::BTreeMap;
 
@@ -99,11 +100,45 @@ impl JourneyCounters {
     }
 }
 
-/// How long the visit lasted that this event ends, in microseconds; none at all where the signal occurred before it
-/// began, and was told late.
-fn stayed(before: &Execution, event: &Event) -> i64 {
-    let stayed = event.occurred.since(before.visit.began.occurred).0;
-    stayed.max(0)
+/// What counting asks of an execution.
+#[derive(Clone, Copy)]
+struct Standing<'a> {
+    journey: &'a str,
+    version: u32,
+    /// When the visit began, by `occurred`.
+    began: Time,
+}
+
+impl<'a> Standing<'a> {
+    fn of(execution: &'a Execution) -> Standing<'a> {
+        Standing {
+            journey: &execution.journey,
+            version: execution.version,
+            began: execution.visit.began.occurred,
+        }
+    }
+
+    /// As an event leaves it.
+    fn after(before: Option<Standing<'a>>, event: &'a Event) -> Option<Standing<'a>> {
+        let began = event.occurred;
+        match &event.what {
+            What::Started {
+                journey, version, ..
+            } => Some(Standing {
+                journey,
+                version: *version,
+                began,
+            }),
+            What::Moved { .. } => before.map(|before| Standing { began, ..before }),
+            _ => before,
+        }
+    }
+
+    /// How long the visit lasted that this event ends, in microseconds; none at all where the signal occurred before it
+    /// began, and was told late.
+    fn stayed(&self, event: &Event) -> i64 {
+        event.occurred.since(self.began).0.max(0)
+    }
 }
 
 impl Counters {
@@ -136,8 +171,16 @@ impl Counters {
         total
     }
 
-    /// Counts one event; `before` is the state that it happened to.
-    pub fn count(&mut self, workspace: &str, before: Option<&Execution>, event: &Event) {
+    /// Counts the events of one part of a decision; `before` is the state that they happened to, unless they start it.
+    pub fn count(&mut self, workspace: &str, before: Option<&Execution>, events: &[Event]) {
+        let mut standing = before.map(Standing::of);
+        for event in events {
+            self.count_one(workspace, standing, event);
+            standing = Standing::after(standing, event);
+        }
+    }
+
+    fn count_one(&mut self, workspace: &str, before: Option<Standing<'_>>, event: &Event) {
         match (&event.what, before) {
             (
                 What::Started {
@@ -158,8 +201,8 @@ impl Counters {
                 },
                 Some(before),
             ) => {
-                let micros = stayed(before, event);
-                let counters = self.of(workspace, &before.journey, before.version);
+                let micros = before.stayed(event);
+                let counters = self.of(workspace, before.journey, before.version);
                 counters.stage(from).leave(micros);
                 counters.stage(to).enter();
                 *counters
@@ -179,8 +222,8 @@ impl Counters {
                 },
                 Some(before),
             ) => {
-                let micros = stayed(before, event);
-                let counters = self.of(workspace, &before.journey, before.version);
+                let micros = before.stayed(event);
+                let counters = self.of(workspace, before.journey, before.version);
                 if *status != Status::Completed {
                     counters.stage(stage).leave(micros);
                 }
@@ -191,8 +234,7 @@ impl Counters {
                     .or_default() += 1;
             }
             (What::Incident { .. }, Some(before)) => {
-                self.of(workspace, &before.journey, before.version)
-                    .incidents += 1;
+                self.of(workspace, before.journey, before.version).incidents += 1;
             }
             _ => {}
         }
@@ -299,7 +341,6 @@ impl Counters {
 mod tests {
     use super::*;
     use sojourn_journey::signal::Identifier;
-    use sojourn_journey::time::Time;
 
     #[test]
     fn nobody_stays_for_less_than_nothing() {
@@ -339,14 +380,12 @@ mod tests {
             event(3, 1_000_000, ended),
         ];
         let mut counters = Counters::default();
-        let mut state: Option<Execution> = None;
-        for event in &events {
-            counters.count("w", state.as_ref(), event);
-            match &mut state {
-                None => state = Execution::begin(event),
-                Some(state) => sojourn_journey::evolve::evolve(state, event),
-            }
-        }
+        // in two parts: what stands between them is as evolving leaves it
+        let (first, then) = events.split_at(2);
+        counters.count("w", None, first);
+        let mut state = Execution::begin(&first[0]).expect("it starts");
+        sojourn_journey::evolve::evolve(&mut state, &first[1]);
+        counters.count("w", Some(&state), then);
         let stages = &counters.of("w", "j", 1).stages;
         let time = |stage: &str| (stages[stage].completed, stages[stage].sum_micros);
         assert_eq!((time("one"), time("two")), ((2, 0), (1, 1_500_000)));

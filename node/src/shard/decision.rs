@@ -7,12 +7,14 @@ use crate::convert::value::{identifier_from, identifier_to};
 use crate::convert::{Unreadable, need};
 use bytes::Bytes;
 use prost::Message;
-use sojourn_journey::customer::CustomerChange;
+use sojourn_journey::customer::{Customer, CustomerChange};
 use sojourn_journey::event::Event;
+use sojourn_journey::execution::Execution;
 use sojourn_journey::receipt::Fate;
 use sojourn_journey::signal::Identifier;
 use sojourn_journey::time::Time;
 use sojourn_proto::{stored, v1};
+use std::sync::Arc;
 
 /// One input of one customer, decided: applied wholly or not at all.
 #[derive(Clone, Debug)]
@@ -49,6 +51,19 @@ pub struct Decision {
     pub notes: Vec<String>,
     /// The packed customers of this hash, when they were away: apply reads no history.
     pub returned: Option<Bytes>,
+    /// What becomes of the state, on the node that decided; elsewhere, and when it is read again, it is made from the events.
+    /// Not stored.
+    pub outcome: Option<Outcome>,
+}
+
+/// The state that a decision's events lead to, as its owner made it when it decided: applying takes it over, so that it is not
+/// made, and kept, twice.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The customer record.
+    pub customer: Arc<Customer>,
+    /// The executions that have events.
+    pub executions: Vec<Arc<Execution>>,
 }
 
 /// What a decision does to one execution.
@@ -90,16 +105,21 @@ impl Part {
 impl Decision {
     /// The stored bytes.
     pub fn encode(&self) -> Bytes {
-        let message = stored::Decision {
+        self.clone().encode_own()
+    }
+
+    /// The same, without copying the input, which is by far the largest part: it is lent.
+    pub fn encode_own(&mut self) -> Bytes {
+        let nothing = stored::cause::Cause::Leave(stored::LeaveCause {});
+        let cause = std::mem::replace(&mut self.cause, nothing);
+        let mut message = stored::Decision {
             id: Some(self.id.into()),
             previous: self.previous.map(Into::into),
             workspace: self.workspace.clone(),
             customer: Some(identifier_to(&self.customer)),
             at: self.at.0,
             occurred: self.occurred.0,
-            cause: Some(stored::Cause {
-                cause: Some(self.cause.clone()),
-            }),
+            cause: Some(stored::Cause { cause: Some(cause) }),
             change: change_to(&self.change),
             parts: self
                 .parts
@@ -119,7 +139,11 @@ impl Decision {
             notes: self.notes.clone(),
             returned: self.returned.clone().unwrap_or_default(),
         };
-        message.encode_to_vec().into()
+        let bytes = message.encode_to_vec().into();
+        if let Some(cause) = message.cause.take().and_then(|c| c.cause) {
+            self.cause = cause;
+        }
+        bytes
     }
 
     /// From the stored bytes.
@@ -170,6 +194,7 @@ impl Decision {
             time_ahead: message.time_ahead,
             notes: message.notes,
             returned: (!message.returned.is_empty()).then_some(message.returned),
+            outcome: None,
         })
     }
 }

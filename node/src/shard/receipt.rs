@@ -2,7 +2,7 @@
 
 use super::decision::Decision;
 use crate::convert::value::identifier_to;
-use sojourn_journey::identifier::ExecutionId;
+use sojourn_journey::identifier::{ExecutionId, slot_hash};
 use sojourn_proto::{stored, v1};
 
 /// The receipt of an applied decision.
@@ -41,14 +41,12 @@ fn part(decision: &Decision, part: &super::decision::Part) -> v1::ReceiptPart {
     let execution = if part.run == 0 {
         String::new()
     } else {
-        ExecutionId::new(
-            &decision.workspace,
-            &decision.customer,
-            &part.journey,
-            part.instance.as_deref(),
-            part.run,
-        )
-        .to_string()
+        let id = ExecutionId {
+            customer: decision.hash,
+            slot: slot_hash(&part.journey, part.instance.as_deref()),
+            run: part.run,
+        };
+        id.to_string()
     };
     v1::ReceiptPart {
         execution,

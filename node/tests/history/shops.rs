@@ -394,6 +394,7 @@ impl Shop {
             time_ahead: false,
             notes: Vec::new(),
             returned,
+            outcome: None,
         }
     }
 }

@@ -46,7 +46,7 @@ impl Mind {
         let view = self.duties.view();
         let empty = WorkspaceView::default();
         let workspace = view.workspace(&self.me.workspace).unwrap_or(&empty);
-        let record = self.known.as_ref().map(|k| &*k.customer);
+        let record = self.known.as_ref().map(|k| &k.customer);
         let plan = plan::plan(workspace, record, &self.me.key, signal, at);
         if plan.parts.is_empty() && self.known.is_none() {
             return Err(Answer::Receipt(self.no_match(sent, moment, time_ahead)));
@@ -55,7 +55,7 @@ impl Mind {
         let notes = left_out
             .map(|name| format!("`{name}` was left out: the customer record has no room for it"))
             .collect();
-        let customer = Arc::new(plan.customer);
+        let customer = plan.customer;
         let mut parts = Vec::with_capacity(plan.parts.len());
         let mut afters = Vec::new();
         for part in plan.parts {
