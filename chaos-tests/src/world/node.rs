@@ -278,6 +278,8 @@ impl Node {
             };
             let group = match opened {
                 Ok(group) => group,
+                // its disk has refused just now: the process ends
+                Err(_) if host.failed().borrow().is_some() => return,
                 Err(error) => {
                     record.fail(format!("node {node} cannot open {id}: {error}"));
                     return;

@@ -70,6 +70,9 @@ impl Actor for CustomerActor {
             .session()
             .ok_or("this node does not own the shard any more")?;
         let me = start.customer;
+        // the actor before this one ended while something that it had decided may still be applied; asked before looking, for
+        // what is known to be applied is seen then
+        let before = start.duties.pending.last_of(me.hash);
         // those away are read by the actor itself: here the whole shard would wait for the disk
         let look = start.duties.state.lock().look(me.hash)?;
         let (bucket, unread) = match look {
@@ -77,6 +80,7 @@ impl Actor for CustomerActor {
             Look::Here(bucket) => (bucket, Unread::No),
             Look::Away { .. } => (Arc::default(), Unread::Away),
         };
+        let unread = before.map_or(unread, Unread::Until);
         let known = customer_of(&bucket, &me.workspace, &me.key).cloned();
         Ok(Mind {
             me,
@@ -121,6 +125,8 @@ enum Unread {
     Away,
     /// By this decision they leave memory: what is pending lacks what only apply knows.
     Left(DecisionId),
+    /// Until the fate of this decision is known, nothing is: it was made by an actor that is no more.
+    Until(DecisionId),
 }
 
 impl Mind {
@@ -131,6 +137,13 @@ impl Mind {
     ) -> Result<(), ActorProcessingErr> {
         let read = match self.unread {
             Unread::No => false,
+            Unread::Until(before) => {
+                if let Some(known) = self.duties.pending.fate_of(before) {
+                    // whoever knew it dropped it: then it is known
+                    let _ = known.await;
+                }
+                true
+            }
             Unread::Away => true,
             // while they are still about to leave, a decision finds nobody there and is made again
             Unread::Left(by) => !self.duties.pending.waits(by),

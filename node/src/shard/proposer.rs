@@ -15,9 +15,10 @@ use sojourn_cluster::id::Position;
 use sojourn_cluster::{EntryKind, Group, ProposeError};
 use sojourn_proto::stored;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Decisions in one entry, at most.
@@ -35,9 +36,14 @@ pub struct Proposal {
 
 /// Somebody who waits for a decision's fate.
 struct Waiter {
-    request: Request,
+    /// Who asked; nobody any more, once they were told that its fate is unknown.
+    request: Option<Request>,
+    /// Of whom it is.
+    hash: u64,
     /// Repetitions, which share its fate.
     followers: Vec<Request>,
+    /// Dropped, and so told, with this: actors that decide only when its fate is known.
+    watched: Vec<oneshot::Sender<()>>,
     /// Requests that changed nothing and were decided on this decision: their answers leave when it is applied, and their
     /// term of office has confirmed them.
     after: Vec<(Request, Answer, Confirm)>,
@@ -55,23 +61,58 @@ fn answer_confirmed(request: Request, answer: Answer, confirm: &Confirm) {
     }
 }
 
+/// Nobody learns what becomes of a decision; what was only answered behind it can be asked again.
+fn answer_unknown(waiter: Waiter, why: &str) {
+    for request in waiter.request.into_iter().chain(waiter.followers) {
+        request.answer(Answer::Unknown(why.to_owned()));
+    }
+    for (request, ..) in waiter.after {
+        request.answer(Answer::NotOwner);
+    }
+}
+
 impl Waiter {
     fn all(self) -> impl Iterator<Item = Request> {
         let after = self.after.into_iter().map(|(request, ..)| request);
-        std::iter::once(self.request)
-            .chain(self.followers)
-            .chain(after)
+        let asked = self.request.into_iter().chain(self.followers);
+        asked.chain(after)
     }
 }
 
 /// Decisions under way, by the epoch and the number of their entry.
 type Entries = HashMap<(u64, u64), Vec<Arc<Decision>>>;
 
+/// Those who wait, by the decision that they wait for.
+#[derive(Default)]
+struct Waiters {
+    by_id: HashMap<DecisionId, Waiter>,
+    /// Undecided decisions of each customer's hash, in order.
+    by_hash: HashMap<u64, Vec<DecisionId>>,
+}
+
+impl Waiters {
+    fn insert(&mut self, id: DecisionId, waiter: Waiter) {
+        self.by_hash.entry(waiter.hash).or_default().push(id);
+        self.by_id.insert(id, waiter);
+    }
+
+    fn remove(&mut self, id: DecisionId) -> Option<Waiter> {
+        let waiter = self.by_id.remove(&id)?;
+        if let Entry::Occupied(mut of_hash) = self.by_hash.entry(waiter.hash) {
+            of_hash.get_mut().retain(|other| *other != id);
+            if of_hash.get().is_empty() {
+                of_hash.remove();
+            }
+        }
+        Some(waiter)
+    }
+}
+
 /// What this process decided and has not seen applied.
 #[derive(Default)]
 pub struct Pending {
     entries: Mutex<Entries>,
-    waiters: Mutex<HashMap<DecisionId, Waiter>>,
+    waiters: Mutex<Waiters>,
     /// Where requests go that must be decided again.
     again: Mutex<Option<mpsc::UnboundedSender<(DecisionId, Request)>>>,
 }
@@ -86,8 +127,10 @@ impl Pending {
     pub fn wait(&self, id: DecisionId, mut request: Request) {
         request.decided = true;
         let waiter = Waiter {
-            request,
+            hash: request.customer.hash,
+            request: Some(request),
             followers: Vec::new(),
+            watched: Vec::new(),
             after: Vec::new(),
             proposed: false,
         };
@@ -96,7 +139,7 @@ impl Pending {
 
     /// A repetition of a request in flight shares its fate; gives the request back when that is known already.
     pub fn follow(&self, id: DecisionId, mut request: Request) -> Result<(), Request> {
-        match self.waiters.lock().get_mut(&id) {
+        match self.waiters.lock().by_id.get_mut(&id) {
             Some(waiter) => {
                 request.decided = true;
                 waiter.followers.push(request);
@@ -104,6 +147,20 @@ impl Pending {
             }
             None => Err(request),
         }
+    }
+
+    /// The last decision of a customer's hash whose fate is not known yet.
+    pub fn last_of(&self, hash: u64) -> Option<DecisionId> {
+        self.waiters.lock().by_hash.get(&hash)?.last().copied()
+    }
+
+    /// Ends when the fate of a decision is known, or nothing more is to be heard of it; `None` when that is so already.
+    pub fn fate_of(&self, id: DecisionId) -> Option<oneshot::Receiver<()>> {
+        let mut waiters = self.waiters.lock();
+        let waiter = waiters.by_id.get_mut(&id)?;
+        let (known, told) = oneshot::channel();
+        waiter.watched.push(known);
+        Some(told)
     }
 
     /// An answer that no decision carries, but that may have been decided on one in flight: it leaves when that is applied
@@ -116,7 +173,7 @@ impl Pending {
         confirm: &Confirm,
     ) {
         let mut waiters = self.waiters.lock();
-        match id.and_then(|id| waiters.get_mut(&id)) {
+        match id.and_then(|id| waiters.by_id.get_mut(&id)) {
             Some(waiter) => waiter.after.push((request, answer, confirm.clone())),
             None => {
                 drop(waiters);
@@ -135,7 +192,7 @@ impl Pending {
 
     /// A decision was applied or ignored: answers whoever waits for it.
     pub fn resolve(&self, shard: u16, decision: &Arc<Decision>, verdict: Verdict) {
-        let Some(waiter) = self.waiters.lock().remove(&decision.id) else {
+        let Some(waiter) = self.waiters.lock().remove(decision.id) else {
             return;
         };
         match verdict {
@@ -146,7 +203,9 @@ impl Pending {
                     let again = receipt::duplicate(receipt.clone(), differs);
                     follower.answer(Answer::Receipt(again));
                 }
-                waiter.request.answer(Answer::Receipt(receipt));
+                if let Some(request) = waiter.request {
+                    request.answer(Answer::Receipt(receipt));
+                }
                 for (request, answer, confirm) in waiter.after {
                     answer_confirmed(request, answer, &confirm);
                 }
@@ -172,7 +231,7 @@ impl Pending {
     pub fn overtaken(&self) {
         self.entries.lock().clear();
         let waiters = self.waiters.lock();
-        let proposed = waiters.iter().filter(|(_, w)| w.proposed);
+        let proposed = waiters.by_id.iter().filter(|(_, w)| w.proposed);
         let mut proposed: Vec<DecisionId> = proposed.map(|(id, _)| *id).collect();
         drop(waiters);
         proposed.sort_unstable();
@@ -182,7 +241,7 @@ impl Pending {
     fn mark_proposed(&self, ids: &[DecisionId]) {
         let mut waiters = self.waiters.lock();
         for id in ids {
-            if let Some(waiter) = waiters.get_mut(id) {
+            if let Some(waiter) = waiters.by_id.get_mut(id) {
                 waiter.proposed = true;
             }
         }
@@ -199,11 +258,15 @@ impl Pending {
     /// [`Pending::overtaken`].
     pub fn abandon(self: &Arc<Self>, mut applied: watch::Receiver<Option<Position>>) {
         let mut waiters = self.waiters.lock();
+        let ids = waiters.by_id.keys().copied();
         let (mut proposed, mut waiting): (Vec<DecisionId>, Vec<DecisionId>) =
-            waiters.keys().copied().partition(|id| waiters[id].proposed);
+            ids.partition(|id| waiters.by_id[id].proposed);
         // in one order in every run of a simulated world
         waiting.sort_unstable();
-        let orphans: Vec<Waiter> = waiting.iter().filter_map(|id| waiters.remove(id)).collect();
+        let orphans: Vec<Waiter> = waiting
+            .iter()
+            .filter_map(|id| waiters.remove(*id))
+            .collect();
         drop(waiters);
         for request in orphans.into_iter().flat_map(Waiter::all) {
             request.answer(Answer::NotOwner);
@@ -229,13 +292,13 @@ impl Pending {
 
     /// Whether somebody waits for a decision.
     pub fn waits(&self, id: DecisionId) -> bool {
-        self.waiters.lock().contains_key(&id)
+        self.waiters.lock().by_id.contains_key(&id)
     }
 
     /// Known not to be applied: whoever waits may try elsewhere.
     pub fn not_owner(&self, ids: &[DecisionId]) {
         for id in ids {
-            if let Some(waiter) = self.waiters.lock().remove(id) {
+            if let Some(waiter) = self.waiters.lock().remove(*id) {
                 for request in waiter.all() {
                     request.answer(Answer::NotOwner);
                 }
@@ -243,18 +306,33 @@ impl Pending {
         }
     }
 
-    /// The fate of these stayed unknown until their deadline.
+    /// The fate of these stayed unknown until their deadline, and is waited for no more.
     fn unknown(&self, ids: &[DecisionId], why: &str) {
         for id in ids {
-            let Some(waiter) = self.waiters.lock().remove(id) else {
+            if let Some(waiter) = self.waiters.lock().remove(*id) {
+                answer_unknown(waiter, why);
+            }
+        }
+    }
+
+    /// The same, while this term of office lasts: they may still be applied, so whatever comes for their customers is decided
+    /// only then, or when the term of office ends.
+    fn late(&self, ids: &[DecisionId], why: &str) {
+        for id in ids {
+            let mut waiters = self.waiters.lock();
+            let Some(waiter) = waiters.by_id.get_mut(id) else {
                 continue;
             };
-            for request in std::iter::once(waiter.request).chain(waiter.followers) {
-                request.answer(Answer::Unknown(why.to_owned()));
-            }
-            for (request, ..) in waiter.after {
-                request.answer(Answer::NotOwner);
-            }
+            let told = Waiter {
+                request: waiter.request.take(),
+                hash: waiter.hash,
+                followers: std::mem::take(&mut waiter.followers),
+                watched: Vec::new(),
+                after: std::mem::take(&mut waiter.after),
+                proposed: true,
+            };
+            drop(waiters);
+            answer_unknown(told, why);
         }
     }
 }
@@ -334,8 +412,7 @@ pub async fn run(
                 let (pending, why) = (pending.clone(), error.to_string());
                 tokio::spawn(async move {
                     tokio::time::sleep_until(until).await;
-                    pending.entries.lock().remove(&(epoch, entry));
-                    pending.unknown(&ids, &why);
+                    pending.late(&ids, &why);
                 });
             }
         }
