@@ -14,6 +14,7 @@ pub mod node;
 pub mod record;
 pub mod seed;
 pub mod shards;
+pub mod shrink;
 
 use anyhow::Result;
 use machine::Append;

@@ -93,11 +93,57 @@ pub async fn run(args: &Args) -> Result<bool> {
             continue;
         }
         let plan = args.plan(pace, name);
-        whole &= series(args, &mut cluster, plan, &about, &mut chance).await?;
+        let series = series(args.kills, &mut cluster, plan, &about, &mut chance).await?;
+        whole &= series.failed == 0;
     }
     cluster.verify().await.context("after all kills")?;
     say(format_args!("the replicas are equal"))?;
     Ok(whole)
+}
+
+/// What came of owners that were killed under an open loop.
+pub struct Killed {
+    /// Signals a second.
+    pub rate: f64,
+    /// The longest time without an answer of each kill, the median and the worst.
+    pub gap: (Duration, Duration),
+    /// How many kills.
+    pub kills: u32,
+    /// Signals with a receipt.
+    pub answered: usize,
+    /// Signals without.
+    pub failed: usize,
+}
+
+/// Kills owners at half the rate that the machine takes.
+pub async fn open_loop(kills: u32, shards: u16) -> Result<Killed> {
+    let args = Args {
+        kills,
+        in_flight: 64,
+        rate: None,
+        customers: 2_000,
+        open_only: true,
+        cluster: crate::Cluster { shards },
+    };
+    let mut chance = chance::chance("gaps")?;
+    let mut cluster = Cluster::start(3, args.cluster.setup()).await?;
+    cluster.client()?.publish(JOURNEY, "trial").await?;
+    let rate = measure(&args, &cluster).await? / 2.0;
+    let (plan, about) = (args.plan(Pace::Rate(rate), "open"), "open loop");
+    let series = series(kills, &mut cluster, plan, about, &mut chance).await?;
+    cluster.verify().await.context("after all kills")?;
+    let mut gaps: Vec<Duration> = series.kills.iter().map(|k| k.gap).collect();
+    gaps.sort_unstable();
+    Ok(Killed {
+        rate,
+        gap: (
+            gaps.get(gaps.len() / 2).copied().unwrap_or_default(),
+            gaps.last().copied().unwrap_or_default(),
+        ),
+        kills,
+        answered: series.answered,
+        failed: series.failed,
+    })
 }
 
 /// What the machine takes.
@@ -117,13 +163,20 @@ async fn measure(args: &Args, cluster: &Cluster) -> Result<f64> {
     Ok(books.rate(from, until))
 }
 
+/// What came of some kills under one load.
+struct Series {
+    kills: Vec<Kill>,
+    answered: usize,
+    failed: usize,
+}
+
 async fn series(
-    args: &Args,
+    times: u32,
     cluster: &mut Cluster,
     plan: Plan,
     about: &str,
     chance: &mut StdRng,
-) -> Result<bool> {
+) -> Result<Series> {
     say(format_args!("{about}:"))?;
     let loading = Load::start(cluster.client()?, plan);
     tokio::time::sleep(WARM).await;
@@ -139,7 +192,7 @@ async fn series(
         )
     ))?;
     let mut kills = Vec::new();
-    for number in 1..=args.kills {
+    for number in 1..=times {
         let kill = one(cluster, &loading, number, chance).await?;
         say(format_args!(
             "  kill {number}: gap {}, slowest call {}; back again: gap {}; whole after {}",
@@ -166,7 +219,11 @@ async fn series(
             .first()
             .map_or_else(String::new, |f| format!(", the first: {f}"))
     ))?;
-    Ok(books.failed.is_empty())
+    Ok(Series {
+        kills,
+        answered: books.acks.len(),
+        failed: books.failed.len(),
+    })
 }
 
 /// Kills one node, waits until all shards answer, starts it again, waits until the cluster is whole.

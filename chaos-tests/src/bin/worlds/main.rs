@@ -6,6 +6,7 @@
 use anyhow::Context;
 use clap::Parser;
 use sojourn_chaos_tests::world::seed::{Of, Plan};
+use sojourn_chaos_tests::world::shrink::{self, Setting};
 use sojourn_chaos_tests::world::{self, Ended, Seen, Verdict};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +32,12 @@ struct Args {
     /// Live through every world twice, and compare
     #[arg(long)]
     twice: bool,
+    /// Of each broken world, look for a smaller one that is broken too, and say how to live through it
+    #[arg(long)]
+    shrink: bool,
+    /// Something that is another than the seed says (`crashes=0`, `clients=2`, `rough=3000`); may be given several times
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = shrink::setting)]
+    set: Vec<Setting>,
     /// Put a bug back, to see whether it is found; ends with the first world that finds it
     #[cfg(feature = "put-back")]
     #[arg(long, value_name = "WHICH")]
@@ -149,7 +156,33 @@ fn plans(args: &Args, seed: u64) -> Vec<Plan> {
     let of = args.of.or_else(|| where_to_look(args));
     let lists = (of != Some(OfArg::Shards)).then(|| Plan::of(seed));
     let shards = (of != Some(OfArg::Lists)).then(|| Plan::of_shards(seed));
-    lists.into_iter().chain(shards).collect()
+    let set = |mut plan: Plan| {
+        for setting in &args.set {
+            shrink::set(&mut plan, *setting);
+        }
+        plan
+    };
+    lists.into_iter().chain(shards).map(set).collect()
+}
+
+/// How to live through a world again.
+fn again(plan: &Plan, settings: &[Setting]) -> String {
+    let of = of(plan);
+    let set: String = settings
+        .iter()
+        .map(|(name, number)| format!(" --set {name}={number}"))
+        .collect();
+    format!(
+        "cargo run --release -p chaos-tests -- --seed {} --of {of}{set} --verbose",
+        plan.seed
+    )
+}
+
+fn of(plan: &Plan) -> &'static str {
+    match plan.of {
+        Of::Lists => "lists",
+        Of::Shards => "shards",
+    }
 }
 
 #[cfg(feature = "put-back")]
@@ -203,18 +236,16 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
             }
         }
         if bad != Bad::Not {
-            let of = match plan.of {
-                Of::Lists => "lists",
-                Of::Shards => "shards",
-            };
-            writeln!(out, "seed {seed} of {of}: {bad:?}")?;
+            writeln!(out, "seed {seed} of {}: {bad:?}", of(&plan))?;
             for word in words.iter().take(10) {
                 writeln!(out, "  {word}")?;
             }
-            writeln!(
-                out,
-                "  again: cargo run --release -p chaos-tests -- --seed {seed} --of {of} --verbose"
-            )?;
+            writeln!(out, "  again: {}", again(&plan, &args.set))?;
+            if args.shrink && bad != Bad::Replay {
+                let mut settings = args.set.clone();
+                settings.extend(shrink::shrink(&plan, |plan| how_bad(plan) == bad));
+                writeln!(out, "  smaller: {}", again(&plan, &settings))?;
+            }
             worst.push(bad);
             if hunting {
                 break;
@@ -245,6 +276,15 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
         .into_iter()
         .min_by_key(|bad| *bad as u8)
         .unwrap_or(Bad::Not))
+}
+
+fn how_bad(plan: &Plan) -> Bad {
+    match once(plan).map(|ended| ended.verdict) {
+        Ok(Verdict::Clean) => Bad::Not,
+        Ok(Verdict::Safety(_)) => Bad::Safety,
+        Ok(Verdict::Liveness(_)) => Bad::Liveness,
+        Err(_) => Bad::Crash,
+    }
 }
 
 /// Lives through one world; a panic in it is a crash of the world.

@@ -42,6 +42,9 @@ fn row(
     to: &str,
     (before, after): (f64, f64),
 ) -> Result<()> {
+    let found = format!("{:.2} ×", after / before);
+    let grown = format!("cost of a signal: {what}, {from} to {to}");
+    page.want(&grown, "≤ 1.2 ×", found, after <= 1.2 * before);
     page.row(&[
         what.into(),
         from.into(),

@@ -1,6 +1,7 @@
 //! The table of figures that we mean to reach, measured from the first row to the last with one command, each against an
 //! echo in alternating runs where a rate is measured; written as a page of Markdown.
 
+mod failover;
 mod growth;
 mod one;
 mod three;
@@ -25,6 +26,9 @@ pub struct Args {
     /// How many executions, for memory, restart and growth
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     executions: u64,
+    /// How many owners are killed
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    kills: u32,
     /// How long they are left alone before memory is read, in seconds
     #[arg(long, default_value_t = 60, value_name = "N")]
     idle: u64,
@@ -44,12 +48,16 @@ enum Part {
     Three,
     /// The cost of a signal as executions, history, journeys and stages grow
     Growth,
+    /// Owners killed under an open loop: the longest time without an answer
+    Failover,
 }
 
 /// The page, as it grows.
 #[derive(Default)]
 struct Page {
     text: String,
+    /// What is wanted, and what was found: the last table.
+    wanted: Vec<[String; 4]>,
 }
 
 impl Page {
@@ -64,6 +72,13 @@ impl Page {
         self.line(&format!("\n## {title}\n"))?;
         self.line(&format!("| {} |", columns.join(" | ")))?;
         self.line(&format!("|{}", " --- |".repeat(columns.len())))
+    }
+
+    /// Notes what is wanted of a figure, and what it is.
+    fn want(&mut self, what: &str, wanted: &str, found: String, is_met: bool) {
+        let met = if is_met { "met" } else { "**missed**" };
+        let row = [what.to_owned(), wanted.to_owned(), found, met.to_owned()];
+        self.wanted.push(row);
     }
 
     fn row(&mut self, cells: &[String]) -> Result<()> {
@@ -96,6 +111,13 @@ pub async fn run(args: &Args) -> Result<bool> {
     }
     if wanted(Part::Growth) {
         growth::run(args, &mut page).await?;
+    }
+    if wanted(Part::Failover) {
+        failover::run(args, &mut page).await?;
+    }
+    page.table("Against what we want", &["what", "wanted", "found", ""])?;
+    for row in std::mem::take(&mut page.wanted) {
+        page.row(&row)?;
     }
     page.line(&format!("\nAfterwards: {}.", machine::load()?))?;
     if let Some(file) = &args.report {
@@ -158,12 +180,20 @@ impl Side {
 
 impl Run {
     /// Server against echo.
+    fn share(&self) -> Option<f64> {
+        self.echo.as_ref().map(|echo| self.server.rate / echo.rate)
+    }
+
     fn ratio(&self) -> String {
-        let echo = self.echo.as_ref();
-        echo.map_or_else(
-            || "-".to_owned(),
-            |e| format!("{:.2}", self.server.rate / e.rate),
-        )
+        self.share()
+            .map_or_else(|| "-".to_owned(), |share| format!("{share:.2}"))
+    }
+
+    fn want_cpu(&self, page: &mut Page, kind: &str, most: f64) {
+        let Some(cpu) = self.server.cpu else { return };
+        let what = format!("CPU per 10,000 signals, {kind}, {} in flight", self.name);
+        let wanted = format!("≤ {most} s");
+        page.want(&what, &wanted, format!("{cpu:.2} s"), cpu <= most);
     }
 
     fn cells(&self, kind: &str) -> Vec<String> {

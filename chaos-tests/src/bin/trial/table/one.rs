@@ -19,10 +19,21 @@ pub(super) async fn rates(args: &Args, page: &mut Page) -> Result<()> {
     let unary = bench(args, &cli, process, &["--in-flight", "1,64,256"]).await?;
     for run in &unary {
         page.row(&run.cells("unary"))?;
+        if run.name == "1" {
+            continue;
+        }
+        let what = format!("unary, {} in flight, against the echo", run.name);
+        let is_met = run.share().is_some_and(|share| share >= 0.7);
+        page.want(&what, "≥ 0.7", run.ratio(), is_met);
+        run.want_cpu(page, "unary", 0.8);
     }
     let stream = ["--stream", "--in-flight", "256,1024"];
     for run in bench(args, &cli, process, &stream).await? {
         page.row(&run.cells("streamed"))?;
+        let what = format!("streamed, {} in flight", run.name);
+        let rate = run.server.rate;
+        page.want(&what, "≥ 60,000/s", run.server.shown(), rate >= 60_000.0);
+        run.want_cpu(page, "streamed", 0.25);
     }
     let full = unary.last().map_or(0.0, |run| run.server.rate);
     for share in [0.5, 0.8] {
@@ -48,6 +59,13 @@ pub(super) async fn rates(args: &Args, page: &mut Page) -> Result<()> {
              p50 is {:.1} times that of the echo and of the fdatasync together.",
             run.server.p50_ms / (echo + sync)
         ))?;
+        let (rate, times) = (run.server.rate, run.server.p50_ms / (echo + sync));
+        page.want(
+            "one customer, one at a time",
+            "≥ 2,000/s, or p50 ≤ 2 × (echo + fdatasync)",
+            format!("{}, {times:.1} ×", run.server.shown()),
+            rate >= 2_000.0 || times <= 2.0,
+        );
     }
     Ok(())
 }
@@ -124,17 +142,31 @@ pub(super) async fn memory(args: &Args, page: &mut Page) -> Result<()> {
         format!("{:.0}", each(before)),
         "-".into(),
     ])?;
+    let bytes = |page: &mut Page, when: &str, bytes: f64| {
+        let what = format!("memory per idle execution, {when}");
+        page.want(&what, "≤ 600 B", format!("{bytes:.0} B"), bytes <= 600.0);
+    };
+    bytes(page, "before a restart", each(before));
+    let mut slowest = 0.0_f64;
     for restart in 1..=RESTARTS {
         server.kill()?;
         // ready: every shard decides, and answers what it has
         let took = server.again().await?;
         let now = resident(server.process())?;
         let name = format!("after kill -9, {restart} of {RESTARTS}");
+        slowest = slowest.max(took.as_secs_f64());
         let took = format!("{:.1}", took.as_secs_f64());
         page.row(&[name, mib(now), format!("{:.0}", each(now)), took])?;
     }
     tokio::time::sleep(Duration::from_secs(args.idle)).await;
     let later = resident(server.process())?;
+    bytes(page, "after restarts", each(later));
+    page.want(
+        "restart after kill -9, the slowest",
+        "≤ 3 s",
+        format!("{slowest:.1} s"),
+        slowest <= 3.0,
+    );
     let name = format!("{} s later", args.idle);
     page.row(&[name, mib(later), format!("{:.0}", each(later)), "-".into()])
 }

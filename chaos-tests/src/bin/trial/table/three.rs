@@ -19,6 +19,11 @@ pub(super) async fn run(args: &Args, page: &mut Page) -> Result<()> {
     let unary = bench(args, &cli, None, &["--in-flight", "64,256"]).await?;
     for run in &unary {
         page.row(&run.cells("unary"))?;
+        if run.name == "256" {
+            let what = "three nodes, 256 in flight";
+            let rate = run.server.rate;
+            page.want(what, "≥ 8,000/s", run.server.shown(), rate >= 8_000.0);
+        }
     }
     for run in bench(args, &cli, None, &["--stream", "--in-flight", "1024"]).await? {
         page.row(&run.cells("streamed"))?;
