@@ -225,10 +225,17 @@ impl Error {
         if error.code == Code::Unreachable && is_connect_error(status) {
             error.message = format!("no server answers: {}", root_cause(status));
             error.unknown = false;
-        } else if status.code() == tonic::Code::Unavailable || status.code() == tonic::Code::Unknown
+        } else if std::error::Error::source(status).is_some()
+            && matches!(
+                status.code(),
+                tonic::Code::Unavailable | tonic::Code::Unknown
+            )
         {
-            // a connection that broke after the request was given to it: nobody can say
-            error.unknown = std::error::Error::source(status).is_some();
+            // a connection that broke after the request was given to it: nobody can say. tonic calls much of that unknown, as if
+            // the server had answered so
+            error.code = Code::Unreachable;
+            error.message = format!("the connection broke: {}", root_cause(status));
+            error.unknown = true;
         }
         error
     }
@@ -297,6 +304,19 @@ mod tests {
         assert!(error.is_invalid() && !error.is_unknown() && !error.is_retryable());
         assert_eq!(error.violations()[0].to_string(), "signal.id: empty");
         assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_no_answer_of_the_server() {
+        let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "Reset by peer");
+        let ours = tonic::Status::from_error(Box::new(broken));
+        assert_eq!(ours.code(), tonic::Code::Unknown, "as tonic says it");
+        let error = Error::of_status(&ours);
+        assert_eq!(error.code(), Code::Unreachable);
+        assert!(error.is_unknown() && error.is_retryable(), "{error:?}");
+        assert_eq!(error.to_string(), "the connection broke: reset by peer");
+        let theirs = Error::of_status(&tonic::Status::unknown("no idea"));
+        assert!(theirs.code() != Code::Unreachable && !theirs.is_retryable());
     }
 
     #[test]

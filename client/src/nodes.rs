@@ -232,9 +232,11 @@ impl Nodes {
             .any(|a| !than.contains(a))
     }
 
-    /// A node did not answer: it rests, longer each time.
+    /// A node did not answer: it rests, longer each time. Its connection is made anew when it is asked next: one of which the
+    /// inner task has ended never works again.
     pub fn failed(&self, address: &Address) {
         let mut inner = self.inner();
+        inner.channels.remove(address);
         let failures = inner.resting.get(address).map_or(0, |(_, n)| *n);
         let rest = REST_FIRST
             .saturating_mul(1 << failures.min(10))
@@ -381,8 +383,8 @@ mod tests {
         let (nodes, view) = two();
         let n1 = address("n1:1");
         for address in nodes.all() {
-            let _channel = nodes.channel(&address);
             nodes.failed(&address);
+            let _channel = nodes.channel(&address);
         }
         assert_eq!(nodes.inner().channels.len(), 4);
         view.send_replace(Arc::default());
