@@ -25,7 +25,9 @@ const LEADS_FOR_MS: u64 = 300;
 const STANDS_FOR: Duration = Duration::from_millis(80);
 /// Who is asked to lead is silent for the third lease before ([`super::transfer`]). The ranks of the others may be higher, or
 /// all the same, when nodes have come and gone: it stands until the last lease is over too.
-const STANDS_AGAIN: u32 = 4;
+const STANDS_AGAIN: u32 = 2;
+/// How long each of these elections may take: three are over when the last lease is, with time to spare on a slow disk.
+const ASKED_STANDS_FOR: Duration = Duration::from_millis(150);
 
 /// While it lives, this replica does not stand for election.
 pub(crate) struct HeldBack {
@@ -59,13 +61,18 @@ impl GroupInner {
         heard.is_none_or(|at| at.elapsed() > windows::lease(0))
     }
 
-    /// Stands for election so many times more, with the next term each, until it leads or hears of a leader.
-    async fn stand_on(&self, times: u32) {
-        for _ in 0..times {
+    /// Stands for election so many times more, `each` as long as that, with the next term, until it leads or hears of a
+    /// leader; the last one is waited for too.
+    async fn stand_on(&self, times: u32, each: Duration) {
+        for left in (0..=times).rev() {
             let mut metrics = self.raft.metrics();
             let led = metrics.wait_for(|now| now.state == ServerState::Leader);
-            let led = tokio::time::timeout(STANDS_FOR, led).await.is_ok();
-            if led || !self.hears_nobody() || self.raft.trigger().elect().await.is_err() {
+            let led = tokio::time::timeout(each, led).await.is_ok();
+            if led
+                || left == 0
+                || !self.hears_nobody()
+                || self.raft.trigger().elect().await.is_err()
+            {
                 return;
             }
         }
@@ -149,7 +156,7 @@ impl Group {
         }
         tokio::spawn(async move {
             if inner.raft.trigger().elect().await.is_ok() {
-                inner.stand_on(1).await;
+                inner.stand_on(1, STANDS_FOR).await;
             }
             inner.standing.store(false, Ordering::Release);
         });
@@ -193,7 +200,7 @@ impl Group {
         if !inner.standing.swap(true, Ordering::AcqRel) {
             let inner = self.inner.clone();
             tokio::spawn(async move {
-                inner.stand_on(STANDS_AGAIN).await;
+                inner.stand_on(STANDS_AGAIN, ASKED_STANDS_FOR).await;
                 inner.standing.store(false, Ordering::Release);
             });
         }

@@ -232,6 +232,9 @@ impl Mind {
                 return Err(why.into());
             }
             Err(answer) => {
+                if matches!(answer, Answer::NotOwner | Answer::Refused(_)) {
+                    self.let_executions_go();
+                }
                 // it stands on what is pending: not told before that is committed
                 let last = self.known.as_ref().and_then(|k| k.last);
                 let confirm = &self.session.confirm;
@@ -240,6 +243,13 @@ impl Mind {
             }
         }
         Ok(())
+    }
+
+    /// Some may have decided their part of what was not proposed: the next input wakes them from what is pending.
+    fn let_executions_go(&mut self) {
+        for (_, actor) in self.executions.drain() {
+            actor.stop(None);
+        }
     }
 
     /// Begins from what is committed.

@@ -259,16 +259,16 @@ impl Opener {
             "a replica closed itself; opening it again"
         );
         self.reopened.lock().insert(number, Instant::now());
-        drop(self.shards.take(number));
-        drop(shard);
-        self.topology.own_changed();
         if let Some(running) = self.running.lock().remove(&number) {
             running.cancel();
         }
         let closed = self.host.close_group(GroupId::of_shard(ShardId(number)));
         closed.await.map_err(|e| NodeError::Other(e.to_string()))?;
-        self.run(self.open(number, layout).await?);
-        self.topology.own_changed();
+        if !self.stop.is_cancelled() {
+            // it takes the place of the closed one, which stays there until then: what fails comes here again
+            self.run(self.open(number, layout).await?);
+            self.topology.own_changed();
+        }
         Ok(())
     }
 
@@ -375,14 +375,15 @@ impl Opener {
         let (ended, closed) = (stop.clone(), self.closed.clone());
         tokio::spawn(async move {
             loop {
+                // it may have closed before anybody looked
+                if matches!(&*role.borrow_and_update(), Role::Closed { .. }) {
+                    closed.notify_one();
+                }
                 tokio::select! {
                     changed = role.changed() => if changed.is_err() { return },
                     () = ended.cancelled() => return,
                 }
                 topology.own_changed();
-                if matches!(&*role.borrow_and_update(), Role::Closed { .. }) {
-                    closed.notify_one();
-                }
             }
         });
         tokio::spawn(shard.run(stop));

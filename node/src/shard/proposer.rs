@@ -279,13 +279,21 @@ impl Pending {
         };
         let pending = self.clone();
         tokio::spawn(async move {
-            let later = |at: &Option<Position>| at.is_some_and(|at| (at.term, at.node) > latest);
-            let lost = applied.wait_for(later);
-            match tokio::time::timeout(crate::limits::DEADLINE, lost).await {
-                Ok(Ok(_)) => pending.not_owner(&proposed),
-                Ok(Err(_)) | Err(_) => {
-                    pending.unknown(&proposed, "the shard closed before it was applied");
+            let later =
+                move |at: &Option<Position>| at.is_some_and(|at| (at.term, at.node) > latest);
+            let soon = tokio::time::timeout(crate::limits::DEADLINE, async {
+                applied.wait_for(later).await.map(drop)
+            });
+            let lost = match soon.await {
+                Ok(lost) => lost,
+                Err(_) => {
+                    pending.late(&proposed, "not applied before the term of office ended");
+                    applied.wait_for(later).await.map(drop)
                 }
+            };
+            match lost {
+                Ok(()) => pending.not_owner(&proposed),
+                Err(_) => pending.unknown(&proposed, "the shard closed before it was applied"),
             }
         });
     }
@@ -298,10 +306,9 @@ impl Pending {
     /// Known not to be applied: whoever waits may try elsewhere.
     pub fn not_owner(&self, ids: &[DecisionId]) {
         for id in ids {
-            if let Some(waiter) = self.waiters.lock().remove(*id) {
-                for request in waiter.all() {
-                    request.answer(Answer::NotOwner);
-                }
+            let removed = self.waiters.lock().remove(*id);
+            for request in removed.into_iter().flat_map(Waiter::all) {
+                request.answer(Answer::NotOwner);
             }
         }
     }
@@ -309,7 +316,8 @@ impl Pending {
     /// The fate of these stayed unknown until their deadline, and is waited for no more.
     fn unknown(&self, ids: &[DecisionId], why: &str) {
         for id in ids {
-            if let Some(waiter) = self.waiters.lock().remove(*id) {
+            let removed = self.waiters.lock().remove(*id);
+            if let Some(waiter) = removed {
                 answer_unknown(waiter, why);
             }
         }
