@@ -23,6 +23,7 @@ async fn a_replica_that_closed_itself_is_opened_again_and_owns_its_shard() {
     config.limits.disk_free_min = 0;
     let node = Node::start(&config).await.unwrap();
     let shards = node.core.shards.clone();
+    let mut version = node.core.topology.version();
     let before = shards.local(1).unwrap();
     // nobody in the node asked for this: to the opener it is a replica that closed itself
     let group = before.group.clone();
@@ -32,8 +33,7 @@ async fn a_replica_that_closed_itself_is_opened_again_and_owns_its_shard() {
         loop {
             match shards.local(1) {
                 Some(shard) if !std::sync::Arc::ptr_eq(&shard, &before) => break shard,
-                // who opens it tells nobody
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                _ => version.changed().await.unwrap(),
             }
         }
     };
