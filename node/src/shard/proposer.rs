@@ -86,7 +86,7 @@ type Entries = HashMap<(u64, u64), Vec<Arc<Decision>>>;
 #[derive(Default)]
 struct Waiters {
     by_id: HashMap<DecisionId, Waiter>,
-    /// Undecided decisions of each customer's hash, in order.
+    /// Those of each customer's hash, in the order in which they were made.
     by_hash: HashMap<u64, Vec<DecisionId>>,
 }
 

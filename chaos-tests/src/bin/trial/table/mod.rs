@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     executions: u64,
     /// How many owners are killed
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     kills: u32,
     /// How long they are left alone before memory is read, in seconds
     #[arg(long, default_value_t = 60, value_name = "N")]
