@@ -75,7 +75,7 @@ impl Cluster {
         let mut setup = self.setup.clone();
         setup.join = self.seeds_for_nodes();
         if let Some(links) = &mut self.links {
-            setup.doors = links.stand_before(place).await?;
+            setup.doors = Some(links.stand_before(place).await?);
             setup.advertise = Some(std::net::Ipv4Addr::from(links::HOST).to_string());
         }
         let mut server = Server::new(setup)?;

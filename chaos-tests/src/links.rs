@@ -8,7 +8,7 @@
 use crate::process::Doors;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, HashSet};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,19 +58,17 @@ impl Links {
     /// # Errors
     /// When no port can be had.
     pub async fn stand_before(&mut self, place: usize) -> Result<Doors> {
-        let grpc = self.open(place).await?;
-        let peer = self.open(place).await?;
-        Ok(Doors {
-            grpc,
-            peer,
-            ..Doors::free()
-        })
+        let mut doors = Doors::free();
+        for door in [&mut doors.grpc, &mut doors.peer] {
+            *door = self.open(place, door.ip()).await?;
+        }
+        Ok(doors)
     }
 
-    async fn open(&mut self, place: usize) -> Result<SocketAddr> {
+    async fn open(&mut self, place: usize, host: IpAddr) -> Result<SocketAddr> {
         for _ in 0..TRIES {
             let listener = TcpListener::bind((std::net::Ipv4Addr::from(HOST), 0)).await?;
-            let behind = SocketAddr::from(([127, 0, 0, 1], listener.local_addr()?.port()));
+            let behind = SocketAddr::from((host, listener.local_addr()?.port()));
             if std::net::TcpListener::bind(behind).is_err() {
                 continue;
             }

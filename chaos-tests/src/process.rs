@@ -38,9 +38,12 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Whichever ports are free.
+    /// Whichever ports are free at a loopback address that nobody else uses (on Linux all of 127/8 is loopback): the ports
+    /// that a server leaves while it is dead are not given to another story's process, and it finds them again.
     pub fn free() -> Doors {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let [a, b, c] = rand::random::<[u8; 3]>();
+        // 127.0/16 is everybody's
+        let any = SocketAddr::from(([127, a.max(1), b, c.clamp(1, 254)], 0));
         Doors {
             grpc: any,
             http: any,
@@ -58,8 +61,8 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// The peer addresses of a cluster to join; none: it begins one.
     pub join: Vec<String>,
-    /// Where it listens at its first start; afterwards it keeps what it had.
-    pub doors: Doors,
+    /// Where it listens at its first start, unless at an address of its own; afterwards it keeps what it had.
+    pub doors: Option<Doors>,
     /// The host under which it is told to others, when that is another one.
     pub advertise: Option<String>,
     /// The library that makes its disk and its clock fail, when that is wanted.
@@ -71,7 +74,7 @@ impl Default for Setup {
         Setup {
             shards: 4,
             join: Vec::new(),
-            doors: Doors::free(),
+            doors: None,
             advertise: None,
             faults: None,
             // test machines are small: what is tested about a full disk is tested on purpose elsewhere
@@ -162,7 +165,7 @@ impl Server {
         let control = folder.path().join("faults");
         let faults = setup.faults.as_ref();
         Ok(Server {
-            doors: setup.doors,
+            doors: setup.doors.unwrap_or_else(Doors::free),
             faults: faults.map(|f| Faults::none(f, control)).transpose()?,
             setup,
             folder,

@@ -254,8 +254,8 @@ async fn an_address_that_cannot_be_reached_is_gone_round() {
     let world = World::faultless();
     world.state().topology.hands_over = true;
     let servers: Vec<Server> = (1..=3).map(|id| world.join(id)).collect();
-    // a port that was free a moment ago and that nobody listens on, and what is no address at all
-    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
+    // a port that was free a moment ago, at an address where nobody else asks for one, and what is no address at all
+    let nowhere = std::net::TcpListener::bind("127.0.1.2:0")
         .and_then(|l| l.local_addr())
         .expect("a port is free");
     world.advertise(2, &nowhere.to_string());
@@ -277,7 +277,7 @@ async fn any_seed_that_answers_will_do() {
     let world = World::faultless();
     let server = world.join(1);
     world.owners(&[1]);
-    let down = std::net::TcpListener::bind("127.0.0.1:0")
+    let down = std::net::TcpListener::bind("127.0.1.2:0")
         .and_then(|l| l.local_addr())
         .expect("a port is free");
     let urls = format!("http://{down}, {}", server.url());

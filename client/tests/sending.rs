@@ -171,8 +171,8 @@ async fn overload_to_the_end_of_the_deadline_is_an_error_and_nothing_happened() 
 
 #[tokio::test]
 async fn nobody_there_is_unreachable_at_once_and_within_the_deadline() {
-    // a port that was free a moment ago and that nobody listens on
-    let address = std::net::TcpListener::bind("127.0.0.1:0")
+    // a port that was free a moment ago, at an address where nobody else asks for one
+    let address = std::net::TcpListener::bind("127.0.1.2:0")
         .and_then(|l| l.local_addr())
         .expect("a port is free");
     let url = format!("http://{address}");

@@ -42,9 +42,9 @@ impl Owner {
     }
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, at a loopback address where nobody else asks for one.
 fn ports() -> [SocketAddr; 3] {
-    let taken = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let taken = [(); 3].map(|()| TcpListener::bind("127.0.1.1:0").unwrap());
     taken.map(|listener| listener.local_addr().unwrap())
 }
 
