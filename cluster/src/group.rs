@@ -2,6 +2,7 @@
 //!
 //! The one module, with its neighbours, that knows openraft. It does not know what is proposed.
 
+mod listening;
 mod members;
 mod role;
 mod serving;
@@ -124,6 +125,8 @@ pub(crate) struct GroupSettings {
     pub max_entry_bytes: usize,
     pub keep_log_bytes: u64,
     pub keep_log_bytes_alone: u64,
+    /// For how many heartbeats it listens before it stands for election.
+    pub listens: u32,
 }
 
 pub(crate) struct GroupInner {
@@ -189,6 +192,7 @@ impl Group {
         opened: Opened,
         transport: Arc<dyn Transport>,
     ) -> Group {
+        let listens = settings.listens;
         let inner = Arc::new(GroupInner {
             id,
             raft,
@@ -206,13 +210,16 @@ impl Group {
             transport,
             transferring: watch::Sender::new(None),
             proposing: watch::Sender::new(0),
-            held_back: AtomicUsize::new(0),
+            held_back: AtomicUsize::new(usize::from(listens > 0)),
             campaigns: AtomicBool::new(true),
             standing: AtomicBool::new(false),
             led_since: Mutex::new(Instant::now()),
             heard: Mutex::new(None),
         });
         inner.campaign_if_whole();
+        if listens > 0 {
+            tokio::spawn(listening::listen(Arc::downgrade(&inner), listens));
+        }
         tokio::spawn(role::watch_role(inner.clone()));
         Group { inner }
     }

@@ -353,6 +353,48 @@ fn a_replica_whose_history_has_gaps_votes_and_does_not_lead() {
 }
 
 #[test]
+fn who_comes_back_listens_before_it_stands_for_election() {
+    world(async |world| {
+        *world = World::of_three().await;
+        let owner = world.owner().await;
+        let others: Vec<_> = (1..=3).filter(|id| *id != owner).collect();
+        let back = others[0];
+        world.kill(back).await;
+        for other in (1..=3).filter(|id| *id != back) {
+            world.wires.part(back, other, true);
+        }
+        world.restart(back).await;
+        let group = world.node(back).group.clone();
+        let before = group.term();
+        assert!(!group.campaigns(), "it has heard nobody");
+        // Nobody may be there: it does not listen for ever.
+        until("it stands for election", || {
+            group.campaigns() && group.term() > before
+        })
+        .await;
+        drop(group);
+        for other in (1..=3).filter(|id| *id != back) {
+            world.wires.part(back, other, false);
+        }
+        world.say("whoever leads, it goes on").await;
+        world.agree().await;
+
+        let owner = world.owner().await;
+        let back = (1..=3).find(|id| *id != owner).expect("three nodes");
+        let before = term(world.node(owner)).expect("it owns");
+        world.kill(back).await;
+        world.restart(back).await;
+        until("it has heard of the owner", || {
+            world.node(back).group.campaigns()
+        })
+        .await;
+        world.say("nothing happened").await;
+        world.agree().await;
+        assert_eq!(term(world.node(owner)), Some(before), "it was unseated");
+    });
+}
+
+#[test]
 fn with_five_voters_the_leadership_is_given_too() {
     world(async |world| {
         for id in 1..=5 {

@@ -36,12 +36,17 @@ pub(crate) struct HeldBack {
 
 impl Drop for HeldBack {
     fn drop(&mut self) {
-        self.inner.held_back.fetch_sub(1, Ordering::AcqRel);
-        self.inner.campaign_if_whole();
+        self.inner.stands_again();
     }
 }
 
 impl GroupInner {
+    /// There is one reason less not to stand for election.
+    pub(super) fn stands_again(&self) {
+        self.held_back.fetch_sub(1, Ordering::AcqRel);
+        self.campaign_if_whole();
+    }
+
     /// A replica whose history has gaps would make an owner that cannot answer: it votes, and that is all. One that has
     /// less than an earlier replica on this node had might lead without entries that were acknowledged.
     pub(super) fn campaign_if_whole(&self) {

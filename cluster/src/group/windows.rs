@@ -20,12 +20,21 @@ pub(crate) fn election_ms(rank: usize) -> (u64, u64) {
     (from, from + WIDE_MS)
 }
 
+/// A leader tries every heartbeat to reach a replica that was away, and needs a moment to connect.
+const LISTENS: u32 = 12;
+
 /// For timers that tick.
 const MARGIN_MS: u64 = 20;
 
 /// How long a replica of this rank votes for nobody after it has heard of a leader.
 pub(crate) fn lease(rank: usize) -> Duration {
     Duration::from_millis(election_ms(rank).1 + MARGIN_MS)
+}
+
+/// For how many heartbeats a replica of this rank listens, when it comes back, before it stands for election. Afterwards its
+/// time is over, and it stands at once; so the ranks are as far apart as two looks at that time are.
+pub(crate) fn listens(rank: usize) -> u32 {
+    LISTENS + 2 * (rank as u64).min(RANKS - 1) as u32
 }
 
 #[cfg(test)]
@@ -41,5 +50,14 @@ mod tests {
         // its window.
         let (from, upto) = election_ms(0);
         assert!(lease(2) < Duration::from_millis(upto + from));
+    }
+
+    #[test]
+    fn who_has_listened_is_past_its_own_time() {
+        for rank in 0..=RANKS as usize {
+            let (_, upto) = election_ms(rank);
+            let listened = u64::from(listens(rank)) * HEARTBEAT_MS;
+            assert!(listened > 2 * upto, "rank {rank}: {listened} ms");
+        }
     }
 }

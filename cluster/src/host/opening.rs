@@ -146,7 +146,9 @@ impl Host {
         let sm = StateMachine {
             replica: replica.clone(),
         };
-        let config = raft_config(id, rank, &log).map_err(machine_error)?;
+        let mut config = raft_config(id, rank, &log).map_err(machine_error)?;
+        // until it has listened
+        config.enable_elect &= new;
         let network = Network {
             group: id,
             transport: shared.transport.clone(),
@@ -160,6 +162,7 @@ impl Host {
             Some(why) => machine_error(why),
             None => shared.damaged(id, &e.to_string()),
         })?;
+        let mut listens = if new { 0 } else { windows::listens(rank) };
         if new && !voters.is_empty() {
             let members: BTreeSet<NodeId> = voters.iter().copied().collect();
             if rank == 0 {
@@ -175,6 +178,7 @@ impl Host {
             };
             if alone && log.behind_left().is_none() {
                 // Nobody else can lead, so there is nobody to wait for.
+                listens = 0;
                 raft.trigger()
                     .elect()
                     .await
@@ -186,6 +190,7 @@ impl Host {
             max_entry_bytes: cfg.max_entry_bytes,
             keep_log_bytes: cfg.keep_log_bytes,
             keep_log_bytes_alone: cfg.keep_log_bytes_alone,
+            listens,
         };
         Ok(Group::start(
             id,
