@@ -192,6 +192,11 @@ impl Cluster {
         self.started(place).await
     }
 
+    /// Has a node run as the binary of this work tree from its next start on, whatever it was.
+    pub fn upgrade(&mut self, place: usize) {
+        self.nodes[place].upgrade();
+    }
+
     /// Waits until a node that was removed has noticed it and ended.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ pub enum Incident {
     Join,
     /// All three first nodes are replaced, one by one.
     Replace,
+    /// The nodes, which began with another version, are stopped and started with this one, one by one.
+    Upgrade,
 }
 
 /// How closely is looked afterwards: every so manyth application and row.
@@ -40,6 +42,7 @@ impl Incident {
             Incident::Drain => "a node drained in the middle",
             Incident::Join => "a fourth node joining in the middle",
             Incident::Replace => "all three first nodes replaced",
+            Incident::Upgrade => "three nodes of another version upgraded, one by one",
         }
     }
 
@@ -72,6 +75,16 @@ impl Incident {
                     cluster.whole(first).await?;
                 }
                 return Ok(first);
+            }
+            Incident::Upgrade => {
+                for place in 0..cluster.places() {
+                    cluster.stop(place).await?;
+                    cluster.upgrade(place);
+                    cluster.again(place).await?;
+                    cluster.whole(cluster.places()).await?;
+                    // both versions, side by side
+                    cluster.verify().await?;
+                }
             }
         }
         Ok(cluster.places())

@@ -65,6 +65,8 @@ pub struct Setup {
     pub doors: Option<Doors>,
     /// The host under which it is told to others, when that is another one.
     pub advertise: Option<String>,
+    /// Another binary than this work tree's: another version.
+    pub binary: Option<PathBuf>,
     /// The library that makes its disk and its clock fail, when that is wanted.
     pub faults: Option<PathBuf>,
 }
@@ -73,6 +75,7 @@ impl Default for Setup {
     fn default() -> Self {
         Setup {
             shards: 4,
+            binary: None,
             join: Vec::new(),
             doors: None,
             advertise: None,
@@ -274,7 +277,10 @@ impl Server {
     /// # Errors
     /// When the binary cannot be built.
     pub fn command(&self) -> Result<Command> {
-        let mut command = Command::new(binary::sojourn()?);
+        let mut command = match &self.setup.binary {
+            Some(other) => Command::new(other),
+            None => Command::new(binary::sojourn()?),
+        };
         command.arg("serve").arg("--data").arg(self.data());
         if self.setup.join.is_empty() {
             command.arg("--bootstrap");
@@ -402,6 +408,11 @@ impl Server {
         std::fs::remove_dir_all(self.data())?;
         self.setup.join = seeds;
         Ok(())
+    }
+
+    /// Runs as the binary of this work tree from its next start on.
+    pub fn upgrade(&mut self) {
+        self.setup.binary = None;
     }
 
     /// What it said on its standard error, over all its starts.

@@ -1,12 +1,13 @@
 //! The loan file, all of it, into three nodes, with each thing that may happen in the middle.
 
 use crate::machine::{load, say, shown};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rand::RngExt;
 use sojourn_chaos_tests::chance;
 use sojourn_chaos_tests::cluster::Cluster;
 use sojourn_chaos_tests::incident::{Closeness, Incident, import_again, import_under};
 use sojourn_chaos_tests::loan::Part;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,9 @@ pub struct Args {
     /// How long a killed node is away
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     away: u64,
+    /// The binary of another version, to begin with where nodes are upgraded; without it none are
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     cluster: crate::Cluster,
 }
@@ -34,10 +38,22 @@ enum What {
     Drain,
     Join,
     Replace,
+    Upgrade,
 }
 
 pub async fn run(args: &Args) -> Result<bool> {
     let part = Part::of(args.part)?;
+    ensure!(
+        args.from.is_some() || !args.only.contains(&What::Upgrade),
+        "--from is missing: the binary of the version that is upgraded"
+    );
+    if let Some(from) = &args.from {
+        ensure!(
+            from.is_file(),
+            "--from names {}, which is no file",
+            from.display()
+        );
+    }
     say(format_args!(
         "the loan file, {} rows of {} applications, into three nodes with {} shards",
         part.rows.len(),
@@ -53,8 +69,10 @@ pub async fn run(args: &Args) -> Result<bool> {
         (What::Drain, Incident::Drain),
         (What::Join, Incident::Join),
         (What::Replace, Incident::Replace),
+        (What::Upgrade, Incident::Upgrade),
     ] {
-        if !args.only.is_empty() && !args.only.contains(&what) {
+        let wanted = args.only.is_empty() || args.only.contains(&what);
+        if !wanted || (what == What::Upgrade && args.from.is_none()) {
             continue;
         }
         for time in 1..=args.times {
@@ -81,7 +99,11 @@ pub async fn run(args: &Args) -> Result<bool> {
 
 async fn once(args: &Args, incident: Incident, part: &Part, seed: u64) -> Result<u64> {
     let mut chance = chance::of(seed);
-    let mut cluster = Cluster::start(3, args.cluster.setup()).await?;
+    let mut setup = args.cluster.setup();
+    if incident == Incident::Upgrade {
+        setup.binary.clone_from(&args.from);
+    }
+    let mut cluster = Cluster::start(3, setup).await?;
     // after a replacement every timeline and every receipt must be there
     let replaced = incident == Incident::Replace;
     let look = Closeness {
@@ -89,7 +111,10 @@ async fn once(args: &Args, incident: Incident, part: &Part, seed: u64) -> Result
         receipts: if replaced { 1 } else { 50 },
     };
     let row = import_under(incident, &mut cluster, part, &mut chance, look).await?;
-    if matches!(incident, Incident::Calm | Incident::Replace) {
+    if matches!(
+        incident,
+        Incident::Calm | Incident::Replace | Incident::Upgrade
+    ) {
         import_again(&cluster, part).await?;
         cluster.verify().await?;
     }
