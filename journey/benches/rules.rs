@@ -1,11 +1,13 @@
-//! What deciding costs: one signal that moves, one that does not, one that changes a fact under a condition.
+//! What deciding costs: one signal that moves, one that does not, one that changes a fact under a condition. And what it
+//! costs to follow the events of the first.
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use sojourn_journey::compile::{Journey, Known};
 use sojourn_journey::compiled::Compiled;
 use sojourn_journey::customer::Customer;
 use sojourn_journey::decide::{Input, Moment, decide};
 use sojourn_journey::enter::enter;
+use sojourn_journey::evolve::evolve;
 use sojourn_journey::execution::Execution;
 use sojourn_journey::signal::{Identifier, Signal};
 use sojourn_journey::time::Time;
@@ -77,6 +79,20 @@ fn rules(c: &mut Criterion) {
             });
         });
     }
+    let moves = signal("bank.A_PARTLYSUBMITTED", &[]);
+    let input = Input::Signal(&moves);
+    let events = decide(&loan, &state, &customer, input, Moment::now(Time(1))).expect("it moves");
+    c.bench_function("evolve/moves", |b| {
+        b.iter_batched_ref(
+            || state.clone(),
+            |state| {
+                events
+                    .iter()
+                    .for_each(|event| evolve(state, black_box(event)))
+            },
+            BatchSize::SmallInput,
+        );
+    });
     let (condition, customer, state) = begin(CONDITION, "a.start");
     let signal = signal("Books.Invoice.updated", &[("Status", "Paid")]);
     c.bench_function("decide/condition", |b| {
