@@ -206,13 +206,7 @@ impl RaftNetwork<TypeConfig> for Peer {
     ) -> Result<VoteResponse<NodeId>, AskError> {
         match self.ask(wire::vote(&rpc), &option).await? {
             FrameBody::VoteAnswer(answer) => {
-                let answer = wire::vote_answer_from(&answer).map_err(|why| self.odd(why))?;
-                // Whoever is told of a longer log by openraft waits twice as long, the next time a leader is lost, however much
-                // later that is. Who has the longer log stands for election at once by itself.
-                Ok(VoteResponse {
-                    last_log_id: None,
-                    ..answer
-                })
+                wire::vote_answer_from(&answer).map_err(|why| self.odd(why))
             }
             _ => Err(self.odd("it did not answer what it was asked, a vote")),
         }

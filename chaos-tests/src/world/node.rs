@@ -266,6 +266,10 @@ impl Node {
         let chronicle = self.chronicles.entry(id).or_default().clone();
         let record_ = record.clone();
         run.runtime.spawn(async move {
+            // one that has closed itself is closed first
+            while host.close_group(id).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             let list = List::new(node, id, chronicle, record_.clone());
             let shard = ground.as_ref().map(|g| g.machine(id, &record_, node));
             let machine: Arc<dyn Machine> = match &shard {
@@ -307,6 +311,18 @@ impl Node {
                 }
             }
         });
+    }
+
+    /// Opens a replica again that has closed itself, as the node's opener does.
+    pub fn open_again(&mut self, id: GroupId) {
+        let Some(run) = &self.run else {
+            return;
+        };
+        let gone = run.replicas.lock().remove(&id);
+        if let Some(Kept::Shard(_, office)) = gone.map(|r| r.kept) {
+            office.stop.cancel();
+        }
+        self.take_part(id);
     }
 
     /// Whether it may be added to a group: it is in it neither now nor with anything left of an earlier time.

@@ -23,9 +23,6 @@ const LEADS_FOR_MS: u64 = 300;
 
 /// How long an election may take before it is tried again with the next term.
 const STANDS_FOR: Duration = Duration::from_millis(80);
-/// Several may have more than a candidate: the first of the voters stands at once, each next one so much later, and only when
-/// nobody has stood meanwhile. All at once, they would take each other's votes, and again at every try.
-const STANDS_APART: Duration = Duration::from_millis(40);
 /// Who is asked to lead is silent for the third lease before ([`super::transfer`]). The ranks of the others may be higher, or
 /// all the same, when nodes have come and gone: it stands until the last lease is over too.
 const STANDS_AGAIN: u32 = 2;
@@ -150,28 +147,21 @@ impl Group {
         Ok(wire::vote_answer(&answer))
     }
 
-    /// Stands for election, in place of a candidate that has less than this replica: without a leader, somebody with
-    /// everything has to, and the own time may come only after the candidate's next. Tried twice: the first time the
+    /// Stands for election at once, in place of a candidate that has less than this replica: without a leader, somebody
+    /// with everything has to, and the own time may come only after the candidate's next. Tried twice: the first time the
     /// candidate's own vote may be the higher one of the term.
     fn stand_instead(&self) {
         let inner = self.inner.clone();
-        let voters = self.members().voters;
-        let Some(turn) = voters.iter().position(|id| *id == inner.settings.node) else {
-            return;
-        };
         if !inner.hears_nobody()
             || !inner.campaigns.load(Ordering::Acquire)
+            || !self.members().voters.contains(&inner.settings.node)
             || inner.standing.swap(true, Ordering::AcqRel)
         {
             return;
         }
-        let (before, apart) = (self.vote(), STANDS_APART * turn as u32);
         tokio::spawn(async move {
-            tokio::time::sleep(apart).await;
-            let vote = inner.raft.metrics().borrow().vote;
-            if vote == before && inner.hears_nobody() && inner.raft.trigger().elect().await.is_ok()
-            {
-                inner.stand_on(1, STANDS_FOR + apart).await;
+            if inner.raft.trigger().elect().await.is_ok() {
+                inner.stand_on(1, STANDS_FOR).await;
             }
             inner.standing.store(false, Ordering::Release);
         });
