@@ -154,7 +154,9 @@ pub(crate) struct GroupInner {
     /// How many reasons there are not to stand for election.
     held_back: AtomicUsize,
     /// Whether it stands for election.
-    campaigns: AtomicBool,
+    campaigns: Mutex<bool>,
+    /// It has come back and does not know yet whether somebody leads.
+    listening: AtomicBool,
     /// It stands at the moment, in place of one that had less.
     standing: AtomicBool,
     /// When this node last became leader.
@@ -210,8 +212,9 @@ impl Group {
             transport,
             transferring: watch::Sender::new(None),
             proposing: watch::Sender::new(0),
-            held_back: AtomicUsize::new(usize::from(listens > 0)),
-            campaigns: AtomicBool::new(true),
+            held_back: AtomicUsize::new(0),
+            campaigns: Mutex::new(true),
+            listening: AtomicBool::new(listens > 0),
             standing: AtomicBool::new(false),
             led_since: Mutex::new(Instant::now()),
             heard: Mutex::new(None),
@@ -258,9 +261,10 @@ impl Group {
         acked.map(Duration::from_millis)
     }
 
-    /// Whether this replica stands for election when nobody leads: not while its history has gaps or a snapshot comes.
+    /// Whether this replica stands for election when nobody leads: not while its history has gaps or a snapshot comes, nor,
+    /// when it was opened again, before it has heard of a leader or listened for some two seconds.
     pub fn campaigns(&self) -> bool {
-        self.inner.campaigns.load(Ordering::Acquire)
+        *self.inner.campaigns.lock()
     }
 
     /// From where the replica had its state when it was opened.

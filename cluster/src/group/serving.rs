@@ -36,25 +36,23 @@ pub(crate) struct HeldBack {
 
 impl Drop for HeldBack {
     fn drop(&mut self) {
-        self.inner.stands_again();
+        self.inner.held_back.fetch_sub(1, Ordering::AcqRel);
+        self.inner.campaign_if_whole();
     }
 }
 
 impl GroupInner {
-    /// There is one reason less not to stand for election.
-    pub(super) fn stands_again(&self) {
-        self.held_back.fetch_sub(1, Ordering::AcqRel);
-        self.campaign_if_whole();
-    }
-
     /// A replica whose history has gaps would make an owner that cannot answer: it votes, and that is all. One that has
     /// less than an earlier replica on this node had might lead without entries that were acknowledged.
     pub(super) fn campaign_if_whole(&self) {
+        // One at a time, or what was true before would be said last.
+        let mut campaigns = self.campaigns.lock();
         let may = self.held_back.load(Ordering::Acquire) == 0
+            && !self.listening.load(Ordering::Acquire)
             && self.log.behind_left().is_none()
             && self.is_whole();
         self.raft.runtime_config().elect(may);
-        self.campaigns.store(may, Ordering::Release);
+        *campaigns = may;
     }
 
     /// Whether no leader, this node included, has sent anything for longer than one is silent in peace.
@@ -122,6 +120,7 @@ impl Group {
         let answer = answer.map_err(|e| e.to_string())?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             *self.inner.heard.lock() = Some(sent);
+            self.inner.has_listened();
         }
         Ok(wire::append_answer(&answer))
     }
@@ -153,7 +152,7 @@ impl Group {
     fn stand_instead(&self) {
         let inner = self.inner.clone();
         if !inner.hears_nobody()
-            || !inner.campaigns.load(Ordering::Acquire)
+            || !*inner.campaigns.lock()
             || !self.members().voters.contains(&inner.settings.node)
             || inner.standing.swap(true, Ordering::AcqRel)
         {

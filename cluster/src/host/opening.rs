@@ -162,7 +162,6 @@ impl Host {
             Some(why) => machine_error(why),
             None => shared.damaged(id, &e.to_string()),
         })?;
-        let mut listens = if new { 0 } else { windows::listens(rank) };
         if new && !voters.is_empty() {
             let members: BTreeSet<NodeId> = voters.iter().copied().collect();
             if rank == 0 {
@@ -170,27 +169,13 @@ impl Host {
             } else {
                 tokio::spawn(begin_later(id, raft.clone(), members, rank));
             }
-        } else if !new {
-            let alone = {
-                let metrics = raft.metrics();
-                let metrics = metrics.borrow();
-                metrics.membership_config.voter_ids().eq([cfg.node]) && !metrics.state.is_leader()
-            };
-            if alone && log.behind_left().is_none() {
-                // Nobody else can lead, so there is nobody to wait for.
-                listens = 0;
-                raft.trigger()
-                    .elect()
-                    .await
-                    .map_err(|e| machine_error(e.to_string()))?;
-            }
         }
         let settings = GroupSettings {
             node: cfg.node,
             max_entry_bytes: cfg.max_entry_bytes,
             keep_log_bytes: cfg.keep_log_bytes,
             keep_log_bytes_alone: cfg.keep_log_bytes_alone,
-            listens,
+            listens: if new { 0 } else { windows::listens(rank) },
         };
         Ok(Group::start(
             id,
