@@ -192,9 +192,10 @@ impl Cluster {
         self.started(place).await
     }
 
-    /// Has a node run as the binary of this work tree from its next start on, whatever it was.
+    /// Has a node run as the binary of this work tree from its next start on, whatever it was; nodes that are added, too.
     pub fn upgrade(&mut self, place: usize) {
         self.nodes[place].upgrade();
+        self.setup.binary = None;
     }
 
     /// Waits until a node that was removed has noticed it and ended.

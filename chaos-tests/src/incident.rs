@@ -106,7 +106,11 @@ pub async fn import_under(
 ) -> Result<u64> {
     let cli = cluster.commands();
     loan::publish(&cli).await?;
-    let row = part.somewhere(chance);
+    let mut row = part.somewhere(chance);
+    if incident == Incident::Upgrade {
+        // early: all of it is to be over before the import is
+        row = (row / 8).max(50);
+    }
     let mut importing = Importing::start(loan::import(&cli, &part.file, "60s")?)?;
     let active = if incident == Incident::Calm {
         cluster.places()
@@ -114,7 +118,11 @@ pub async fn import_under(
         let given = importing.reached(row, || cluster.receipts()).await;
         given.with_context(|| cluster.said())?;
         let happened = incident.happen(cluster, chance).await;
-        happened.with_context(|| format!("{}, at receipt {row}", incident.words()))?
+        let active = happened.with_context(|| format!("{}, at receipt {row}", incident.words()))?;
+        if incident == Incident::Upgrade {
+            importing.goes_on()?;
+        }
+        active
     };
     let imported = importing.output().await?;
     let summary = crate::cli::json(&imported)?;

@@ -326,6 +326,17 @@ impl Importing {
         .await
     }
 
+    /// Still under way?
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn goes_on(&mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the import has ended with {status}: there are too few rows"),
+        }
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a decision's stored form costs: a signal that moves one execution, as bytes and back.
 //!
-//! Says nothing of deciding (the benches of `journey`), of the log or of the wire (those of `cluster`).
+//! Says nothing of deciding (the benches of `journey`), of the log (those of `cluster`), or of the wire.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sojourn_journey::compile::{Journey, Known};

@@ -39,6 +39,8 @@ const LISTS: u64 = 3;
 /// How openraft 0.9 ends a group's task when a leader is deposed while it reads a snapshot: nothing is wrong with what the
 /// replica keeps, and the node opens it again (of the catalog it does not).
 const RACE: &str = "when Read Snapshot(None): replication channel closed";
+/// A node opens a replica again that often at most, in microseconds (`node/src/place/opener.rs`).
+const REOPEN_AFTER: u64 = 10_000_000;
 
 /// How a world ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub(crate) struct World {
     clients: Vec<Client>,
     next_id: u64,
     faults: BTreeMap<&'static str, u64>,
+    /// When replicas that had closed themselves were opened again.
+    reopened: BTreeMap<(NodeId, GroupId), u64>,
     moves: moves::Moves,
     nemesis: nemesis::Nemesis,
     /// In a world of shards.
@@ -201,6 +205,7 @@ impl World {
             clients: (0..plan.clients).map(|_| Client::default()).collect(),
             next_id: 1,
             faults: BTreeMap::new(),
+            reopened: BTreeMap::new(),
             moves: moves::Moves::default(),
             nemesis: nemesis::Nemesis::default(),
             common,
@@ -249,7 +254,9 @@ impl World {
             if expected {
                 continue;
             }
-            if reason.contains(RACE) && group != GroupId::CATALOG {
+            let last = self.reopened.insert((node, group), self.now);
+            let rare = last.is_none_or(|last| self.now - last >= REOPEN_AFTER);
+            if reason.contains(RACE) && group != GroupId::CATALOG && rare {
                 self.count("closed itself, opened again");
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.open_again(group);

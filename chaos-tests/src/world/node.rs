@@ -230,6 +230,11 @@ impl Node {
 
     /// Makes true on this node what [`Node::parts`] says of a group, in a task of its own.
     pub fn take_part(&mut self, id: GroupId) {
+        self.begin_part(id, false);
+    }
+
+    /// `again`: its replica has closed itself.
+    fn begin_part(&mut self, id: GroupId, again: bool) {
         let Some(run) = &self.run else {
             return;
         };
@@ -266,9 +271,12 @@ impl Node {
         let chronicle = self.chronicles.entry(id).or_default().clone();
         let record_ = record.clone();
         run.runtime.spawn(async move {
-            // one that has closed itself is closed first
-            while host.close_group(id).await.is_err() {
+            while again && host.close_group(id).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            if again && host.half_forgotten().contains(&id) {
+                // meanwhile it has been let go of
+                return;
             }
             let list = List::new(node, id, chronicle, record_.clone());
             let shard = ground.as_ref().map(|g| g.machine(id, &record_, node));
@@ -322,7 +330,7 @@ impl Node {
         if let Some(Kept::Shard(_, office)) = gone.map(|r| r.kept) {
             office.stop.cancel();
         }
-        self.take_part(id);
+        self.begin_part(id, true);
     }
 
     /// Whether it may be added to a group: it is in it neither now nor with anything left of an earlier time.

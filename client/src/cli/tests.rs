@@ -151,15 +151,15 @@ async fn run_line(line: &str) -> (Exit, String, String) {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_exit_4_and_says_what_to_do() {
-    // a port that was free a moment ago and that nobody listens on
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
+    // a port that was free a moment ago, at an address where nobody else asks for one
+    let port = std::net::TcpListener::bind("127.0.1.2:0")
         .and_then(|l| l.local_addr())
         .expect("a port is free")
         .port();
     let lines = [
-        format!("journey list --server http://127.0.0.1:{port}"),
-        format!("signal send a.b --customer a=b --server http://127.0.0.1:{port}"),
-        format!("execution list --server http://127.0.0.1:{port}"),
+        format!("journey list --server http://127.0.1.2:{port}"),
+        format!("signal send a.b --customer a=b --server http://127.0.1.2:{port}"),
+        format!("execution list --server http://127.0.1.2:{port}"),
     ];
     for line in lines {
         let (exit, data, talk) = run_line(&line).await;
@@ -169,7 +169,7 @@ async fn a_server_that_is_not_there_is_exit_4_and_says_what_to_do() {
             "{line}: {talk}"
         );
         assert!(
-            talk.contains(&format!("no server answers at http://127.0.0.1:{port}")),
+            talk.contains(&format!("no server answers at http://127.0.1.2:{port}")),
             "{talk}"
         );
         assert!(talk.contains("sojourn dev"), "{talk}");

@@ -124,7 +124,7 @@ impl World {
 
     /// A server of a cluster of this world, which advertises its address.
     pub fn join(&self, id: u64) -> Server {
-        let server = Server::of_node(self, id, "127.0.0.1:0".parse().expect("an address"));
+        let server = Server::of_node(self, id, Server::anywhere());
         self.advertise(id, &server.address.to_string());
         server
     }

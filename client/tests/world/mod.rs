@@ -259,9 +259,13 @@ pub struct Server {
 
 impl Server {
     pub fn start(world: &World) -> Server {
-        // at a loopback address of its own: nobody else is given its port before another server is started there
+        Server::at(world, Server::anywhere())
+    }
+
+    /// Any port of a loopback address of its own: nobody else is given it after this one is gone.
+    pub fn anywhere() -> SocketAddr {
         let [a, b, c] = rand::random::<[u8; 3]>();
-        Server::at(world, ([127, a.max(1), b, c.clamp(1, 254)], 0).into())
+        ([127, a.max(1), b, c.clamp(1, 254)], 0).into()
     }
 
     /// At the address of an earlier one.

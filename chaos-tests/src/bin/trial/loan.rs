@@ -1,13 +1,14 @@
 //! The loan file, all of it, into three nodes, with each thing that may happen in the middle.
 
 use crate::machine::{load, say, shown};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::RngExt;
 use sojourn_chaos_tests::chance;
 use sojourn_chaos_tests::cluster::Cluster;
 use sojourn_chaos_tests::incident::{Closeness, Incident, import_again, import_under};
 use sojourn_chaos_tests::loan::Part;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
@@ -48,11 +49,14 @@ pub async fn run(args: &Args) -> Result<bool> {
         "--from is missing: the binary of the version that is upgraded"
     );
     if let Some(from) = &args.from {
-        ensure!(
-            from.is_file(),
-            "--from names {}, which is no file",
-            from.display()
-        );
+        let said = Command::new(std::path::absolute(from)?)
+            .arg("--version")
+            .output();
+        let said = said.with_context(|| format!("{} does not run", from.display()))?;
+        say(format_args!(
+            "from {}",
+            String::from_utf8_lossy(&said.stdout).trim()
+        ))?;
     }
     say(format_args!(
         "the loan file, {} rows of {} applications, into three nodes with {} shards",
@@ -101,11 +105,11 @@ async fn once(args: &Args, incident: Incident, part: &Part, seed: u64) -> Result
     let mut chance = chance::of(seed);
     let mut setup = args.cluster.setup();
     if incident == Incident::Upgrade {
-        setup.binary.clone_from(&args.from);
+        setup.binary = args.from.as_ref().map(std::path::absolute).transpose()?;
     }
     let mut cluster = Cluster::start(3, setup).await?;
-    // after a replacement every timeline and every receipt must be there
-    let replaced = incident == Incident::Replace;
+    // after a replacement, or an upgrade, every timeline and every receipt must be there
+    let replaced = matches!(incident, Incident::Replace | Incident::Upgrade);
     let look = Closeness {
         timelines: if replaced { 1 } else { 20 },
         receipts: if replaced { 1 } else { 50 },
