@@ -16,6 +16,7 @@ use sojourn_client::wire::{
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -264,8 +265,10 @@ impl Server {
 
     /// Any port of a loopback address of its own: nobody else is given it after this one is gone.
     pub fn anywhere() -> SocketAddr {
-        let [a, b, c] = rand::random::<[u8; 3]>();
-        ([127, a.max(1), b, c.clamp(1, 254)], 0).into()
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let [.., a, b] = std::process::id().to_be_bytes();
+        let c = COUNT.fetch_add(1, Ordering::Relaxed);
+        ([127, a | 0x80, b, c.clamp(1, 254)], 0).into()
     }
 
     /// At the address of an earlier one.
