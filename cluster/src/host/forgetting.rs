@@ -106,6 +106,9 @@ impl Opening {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        // A Raft that ended by itself waits no more for what it has asked of the log: written after the group is opened again,
+        // it would take away what is read there. Refused, there is no log any more, and the host says so.
+        drop(self.shared.writer.write_and_wait([]).await);
         self.shared.groups.lock().remove(&self.id);
         Ok(())
     }
