@@ -325,7 +325,7 @@ impl Mind {
             cause: draft.cause,
             change: draft.change,
             parts: draft.parts,
-            catalog: self.duties.view().position,
+            catalog: draft.catalog,
             content: draft.content,
             time_ahead: draft.time_ahead,
             notes: draft.notes,

@@ -32,7 +32,7 @@ const PACE: usize = 256;
 const LEFT_ALONE: usize = 4_096;
 /// Buckets looked at under one lock when the agenda is made.
 const SCAN: usize = 4_096;
-/// How long something that could not be done is left alone.
+/// How long something that could not be done is left alone, unless its execution changes.
 const LATER: Span = Span::from_seconds(5);
 /// The longest sleep: the wall clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
@@ -72,7 +72,8 @@ struct Agenda {
     due: Due,
     sent: HashMap<u64, Sent>,
     busy: HashSet<(CustomerKey, ExecutionKey)>,
-    left_alone: HashMap<(CustomerKey, ExecutionKey), Time>,
+    /// Until when, and the number of the execution's next event: once that is another, it is looked at again.
+    left_alone: HashMap<(CustomerKey, ExecutionKey), (Time, u64)>,
     attempting: HashSet<(CustomerKey, ExecutionKey, u64)>,
     attempts: JoinSet<(Attempt, AttemptResult)>,
     lanes: Lanes,
@@ -297,8 +298,8 @@ impl Agenda {
         let mut next: Option<Time> = None;
         let mut later = |t: Time| next = Some(next.map_or(t, |n| n.min(t)));
         let ours = (who, key);
-        if let Some(until) = self.left_alone.get(&ours).copied() {
-            if until > now {
+        if let Some((until, next)) = self.left_alone.get(&ours).copied() {
+            if until > now && next == execution.next {
                 return Some(until);
             }
             self.left_alone.remove(&ours);
@@ -437,9 +438,10 @@ impl Agenda {
             );
             let now = self.duties.seams.clock.now();
             if self.left_alone.len() >= LEFT_ALONE {
-                self.left_alone.retain(|_, until| *until > now);
+                self.left_alone.retain(|_, (until, _)| *until > now);
             }
-            self.left_alone.insert(ours, now.plus(LATER));
+            // what became of it may be unknown: it is applied later, perhaps, and what follows need not wait
+            self.left_alone.insert(ours, (now.plus(LATER), sent.next));
         }
         self.look(hash);
     }

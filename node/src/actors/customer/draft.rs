@@ -29,6 +29,8 @@ pub(super) struct Draft {
     pub(super) content: u64,
     pub(super) time_ahead: bool,
     pub(super) notes: Vec<String>,
+    /// The position of the catalog that it was made with.
+    pub(super) catalog: u64,
 }
 
 impl Mind {
@@ -152,6 +154,7 @@ impl Mind {
             content,
             time_ahead,
             notes,
+            catalog: view.position,
         })
     }
 
@@ -249,6 +252,7 @@ impl Mind {
             content,
             time_ahead: false,
             notes: Vec::new(),
+            catalog: view.position,
         })
     }
 
@@ -270,6 +274,7 @@ impl Mind {
             content: 0,
             time_ahead: false,
             notes: Vec::new(),
+            catalog: self.duties.view().position,
         })
     }
 
