@@ -2,8 +2,8 @@
 //! everything. First everything goes wrong that the seed's plan says, then all is mended, and then all must work.
 //!
 //! What runs is the real thing of `cluster` (log, groups, checkpoints, snapshots, changes of members, transfers); disks and
-//! wires are simulated. What is replicated are lists ([`machine`]), or the node's own shards ([`shards`]). Doors, routes and the
-//! publishing of journeys are not in these worlds: the real processes have them.
+//! wires are simulated. What is replicated are lists ([`machine`]), or the node's own shards ([`shards`]). Doors and routes are
+//! not in these worlds: the real processes have them.
 
 pub mod judge;
 pub mod machine;
@@ -66,6 +66,8 @@ pub struct Seen {
     pub refused: u64,
     /// Signals that were sent again and got their first answer again.
     pub again: u64,
+    /// Operators' commands that were done.
+    pub commands: u64,
     /// Timers that fired.
     pub fired: u64,
     /// Actions that were settled.
@@ -95,6 +97,8 @@ pub struct Ended {
 pub(crate) struct World {
     plan: Plan,
     dice: Dice,
+    /// What operators and publishers draw from.
+    hands: Dice,
     now: u64,
     net: Arc<Net>,
     record: Arc<Record>,
@@ -107,6 +111,7 @@ pub(crate) struct World {
     reopened: BTreeMap<(NodeId, GroupId), u64>,
     moves: moves::Moves,
     nemesis: nemesis::Nemesis,
+    publishing: shards::Publishing,
     /// In a world of shards.
     common: Option<shards::Common>,
 }
@@ -169,7 +174,7 @@ impl World {
         let common = match plan.of {
             Of::Lists => None,
             Of::Shards => Some(shards::Common {
-                view: shards::journey::view()?,
+                views: shards::journey::views()?,
                 books: Arc::default(),
                 calm: Arc::default(),
                 shards: plan.shards,
@@ -197,6 +202,7 @@ impl World {
         let mut world = World {
             plan: plan.clone(),
             dice,
+            hands: Dice::new(plan.seed ^ shards::HANDS.rotate_left(7)),
             now: 0,
             net,
             record,
@@ -208,6 +214,7 @@ impl World {
             reopened: BTreeMap::new(),
             moves: moves::Moves::default(),
             nemesis: nemesis::Nemesis::default(),
+            publishing: shards::Publishing::default(),
             common,
         };
         for id in 1..=plan.nodes {
@@ -219,9 +226,11 @@ impl World {
     fn start(&mut self, id: NodeId) -> Result<()> {
         let takes = self.plan.write_takes;
         match self.nodes.get_mut(&id) {
-            Some(node) if !node.runs() => node.start(self.now, &mut self.dice, takes),
-            _ => Ok(()),
+            Some(node) if !node.runs() => node.start(self.now, &mut self.dice, takes)?,
+            _ => return Ok(()),
         }
+        self.tell(id);
+        Ok(())
     }
 
     fn count(&mut self, fault: &'static str) {
@@ -239,6 +248,7 @@ impl World {
         self.net.deliver(self.now, &stands);
         self.call();
         self.moves_step();
+        self.learn();
         let to = self.now + STEP;
         for node in self.nodes.values_mut() {
             if !stands.contains(&node.id) {
@@ -542,6 +552,7 @@ impl World {
                 Some((_, Told::Receipt { again, .. })) => {
                     seen.acknowledged += 1;
                     seen.again += u64::from(*again);
+                    seen.commands += u64::from(call.by_hand && !*again);
                 }
                 Some((_, Told::Seen(_) | Told::Nobody)) => seen.reads += 1,
                 Some((_, Told::Refused)) => seen.refused += 1,

@@ -103,6 +103,7 @@ impl World {
         if self.happens(self.plan.moves) {
             self.begin_move();
         }
+        self.publish();
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use sojourn_cluster::sim::{Dice, SimCheckpoints, SimLog};
 use sojourn_cluster::{Group, GroupId, Host, HostConfig, Machine, NodeId, Role, Running, Seams};
+use sojourn_node::catalog::View;
 use sojourn_node::history::Memory;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -408,6 +409,13 @@ impl Node {
             let history = run.ground.as_ref().is_some_and(|g| g.has_failed());
             history || run.host.failed().borrow().is_some()
         })
+    }
+
+    /// It has learnt of a catalog.
+    pub fn learn(&self, view: &Arc<View>) {
+        if let Some(ground) = self.run.as_ref().and_then(|run| run.ground.as_ref()) {
+            ground.learn(view);
+        }
     }
 
     /// Its history refuses a write, after some more.

@@ -60,6 +60,10 @@ pub struct Plan {
     pub skew: i64,
     /// An owner waits so long for an entry, in milliseconds.
     pub deadline: u64,
+    /// One call in so many is a command of an operator; 0: none.
+    pub commands: u64,
+    /// A version of the journey is published.
+    pub publishes: Rate,
 }
 
 impl Plan {
@@ -116,6 +120,8 @@ impl Plan {
             histories: 0,
             skew: 0,
             deadline: 0,
+            commands: 0,
+            publishes: 0,
         }
     }
 
@@ -123,6 +129,8 @@ impl Plan {
     pub fn of_shards(seed: u64) -> Plan {
         let plan = Plan::of(seed);
         let dice = &mut Dice::new(seed ^ 0x5eed_5eed);
+        // drawn apart: without them a seed is the world that it was before there were any
+        let by_hand = &mut Dice::new(seed ^ super::shards::HANDS);
         Plan {
             of: Of::Shards,
             shards: 2,
@@ -132,6 +140,8 @@ impl Plan {
             histories: [0, 0, 8_000, 3_000][dice.below(4) as usize],
             skew: [0, 20_000, 700_000][dice.below(3) as usize],
             deadline: [150, 400, 1_000, 5_000][dice.below(4) as usize],
+            commands: [0, 30, 8][by_hand.below(3) as usize],
+            publishes: [0, 4_000, 1_500][by_hand.below(3) as usize],
             ..plan
         }
     }

@@ -12,7 +12,7 @@ const LIVES: usize = 120;
 const SHORTEST: u64 = 500;
 
 /// What can be set in a plan by its name.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 16] = [
     "crashes",
     "stands",
     "cuts",
@@ -21,6 +21,8 @@ pub const NAMES: [&str; 14] = [
     "transfers",
     "moves",
     "histories",
+    "commands",
+    "publishes",
     "skew",
     "wires",
     "write_takes",
@@ -59,6 +61,8 @@ pub fn set(plan: &mut Plan, (name, number): Setting) {
         "transfers" => plan.transfers = number,
         "moves" => plan.moves = number,
         "histories" => plan.histories = number,
+        "commands" => plan.commands = number,
+        "publishes" => plan.publishes = number,
         "skew" => plan.skew = i64::try_from(number).unwrap_or(i64::MAX),
         "wires" => plan.wires = Wires::GOOD,
         "write_takes" => plan.write_takes = number.max(1),

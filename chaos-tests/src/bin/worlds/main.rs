@@ -255,7 +255,7 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
     let seconds = began.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} worlds from seed {first}, {:.2} s each: {} appends and signals acknowledged, {} reads, {} unknown, {} refused, {} repeated, {} timers, {} actions; \
+        "{} worlds from seed {first}, {:.2} s each: {} appends and signals acknowledged, {} reads, {} unknown, {} refused, {} repeated, {} commands, {} timers, {} actions; \
          {} messages, {} lost; {:?}; {} broken",
         lived,
         seconds / f64::from(lived.max(1)),
@@ -264,6 +264,7 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
         sum.unknown,
         sum.refused,
         sum.again,
+        sum.commands,
         sum.fired,
         sum.settled,
         sum.delivered,
@@ -307,6 +308,7 @@ fn add(sum: &mut Seen, seen: &Seen) {
     sum.unknown += seen.unknown;
     sum.refused += seen.refused;
     sum.again += seen.again;
+    sum.commands += seen.commands;
     sum.fired += seen.fired;
     sum.settled += seen.settled;
     sum.delivered += seen.delivered;

@@ -34,7 +34,7 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
                 });
             };
             match (call.asked, &call.told) {
-                (Asked::Signal { id }, told) => {
+                (Asked::Input { id }, told) => {
                     let (begun, ended) = signals.entry(id).or_insert((u64::MAX, u64::MAX));
                     *begun = call.begun.min(*begun);
                     match told {
@@ -58,14 +58,14 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
             }
         }
         for line in lines {
-            let times = line.signal.and_then(|signal| signals.get(&signal));
+            let times = line.input.and_then(|signal| signals.get(&signal));
             if let (Some((begun, ended)), Some(place)) = (times, places.get(line.decision.as_str()))
             {
                 placed.push(Placed {
                     begun: *begun,
                     ended: *ended,
                     place: 2 * place + 1,
-                    what: format!("signal {:?}", line.signal.unwrap_or(0)),
+                    what: format!("signal {:?}", line.input.unwrap_or(0)),
                 });
             }
         }

@@ -11,7 +11,7 @@ pub fn check(finals: &Finals) -> Vec<String> {
         for (who, customer) in customers {
             let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
             for line in &customer.lines {
-                let Some(signal) = line.signal else { continue };
+                let Some(signal) = line.input else { continue };
                 if let Some(first) = seen.insert(signal, line.index) {
                     broken.push(format!(
                         "decided once: signal {signal} of customer {who} of {group} was decided at entry {first} and again at \

@@ -5,8 +5,10 @@ pub mod at_most_once;
 pub mod customers_seen;
 pub mod decided_once;
 pub mod effects;
+pub mod holds;
 pub mod linearizable;
 pub mod never_lost;
+pub mod one_catalog;
 pub mod one_chain;
 #[cfg(test)]
 mod testing;

@@ -16,7 +16,8 @@ pub fn line(index: u64, decision: &str, previous: Option<&str>) -> Line {
         index,
         decision: decision.to_owned(),
         previous: previous.map(str::to_owned),
-        signal: None,
+        input: None,
+        catalog: 1,
         at: 0,
         applied: 0,
         events: Vec::new(),
@@ -25,7 +26,7 @@ pub fn line(index: u64, decision: &str, previous: Option<&str>) -> Line {
 
 pub fn of_signal(line: Line, signal: u64) -> Line {
     Line {
-        signal: Some(signal),
+        input: Some(signal),
         ..line
     }
 }
@@ -40,13 +41,14 @@ fn call(asked: Asked, begun: u64, told: Option<(u64, Told)>) -> Call {
         node: 1,
         customer: 0,
         asked,
+        by_hand: false,
         begun,
         told,
     }
 }
 
 pub fn signal_call(id: u64, begun: u64, told: Option<(u64, Told)>) -> Call {
-    call(Asked::Signal { id }, begun, told)
+    call(Asked::Input { id }, begun, told)
 }
 
 pub fn look_call(begun: u64, ended: u64, seen: Option<&str>) -> Call {

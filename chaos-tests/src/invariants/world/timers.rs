@@ -1,9 +1,9 @@
 //! **Timers are neither lost nor early.** A timer fires once, not before it is due by the owner's clock; while its visit
-//! lasts it does fire, whoever owns the shard by then.
+//! lasts it does fire, whoever owns the shard by then; if an operator holds the run, when that has ended.
 
 use crate::world::shards::books::{Bounds, Customer, Finals, TimerId, What};
 use crate::world::shards::replica::EPOCH;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How late a timer may be after everything was mended, in microseconds, before it counts as lost.
 const LOST: i64 = 12_000_000;
@@ -73,20 +73,41 @@ pub fn lost(finals: &Finals, bounds: &Bounds) -> Vec<String> {
     overdue(finals, bounds, LOST)
 }
 
-/// The timers that are armed in the end: a new visit drops those of the one before, the end of a run all of them.
+/// The timers that are armed in the end: a new visit drops those of the one before, the end of a run all of them. Those of a
+/// run that is held wait; when it is resumed, what was due meanwhile is due.
 fn standing(customer: &Customer) -> BTreeMap<TimerId, i64> {
     let mut standing: BTreeMap<TimerId, i64> = BTreeMap::new();
-    for event in customer.lines.iter().flat_map(|line| &line.events) {
+    let mut held = BTreeSet::new();
+    let events = customer
+        .lines
+        .iter()
+        .flat_map(|line| line.events.iter().map(move |event| (line.at, event)));
+    for (at, event) in events {
         match &event.what {
+            What::Held => drop(held.insert(event.run)),
+            What::Resumed => {
+                held.remove(&event.run);
+                for ((run, ..), due) in &mut standing {
+                    if *run == event.run {
+                        *due = at.max(*due);
+                    }
+                }
+            }
             What::Armed(timer, due) => drop(standing.insert(timer.clone(), *due)),
             What::Fired(timer) => drop(standing.remove(timer)),
-            What::Moved { run, visit } => {
+            What::Moved { run, visit, .. } => {
                 standing.retain(|(of, at, ..), _| of != run || *at == 0 || at == visit);
             }
             What::Ended { run } => standing.retain(|(of, ..), _| of != run),
-            What::Owed(_) | What::Settled(..) | What::Other => {}
+            What::Owed(_)
+            | What::Settled(..)
+            | What::Started { .. }
+            | What::Waits
+            | What::Taken
+            | What::Other => {}
         }
     }
+    standing.retain(|(run, ..), _| !held.contains(run));
     standing
 }
 
@@ -108,6 +129,14 @@ mod tests {
         line.applied = after;
         line.events = vec![event(1, number, what)];
         line
+    }
+
+    fn moved(run: u32) -> What {
+        What::Moved {
+            run,
+            visit: 2,
+            by_hand: false,
+        }
     }
 
     fn bounds(end: u64) -> Bounds {
@@ -154,13 +183,23 @@ mod tests {
         for (what, then, broken) in [
             ("not fired", What::Other, 1),
             ("fired", What::Fired(timer(1)), 0),
-            ("another visit", What::Moved { run: 1, visit: 2 }, 0),
-            ("another run", What::Moved { run: 2, visit: 2 }, 1),
+            ("another visit", moved(1), 0),
+            ("another run", moved(2), 1),
+            ("held", What::Held, 0),
             ("ended", What::Ended { run: 1 }, 0),
         ] {
             let there = finals([armed(), at(150, 2, then)]);
             assert_eq!(lost(&there, &bounds(20_000_000)).len(), broken, "{what}");
             assert!(lost(&there, &bounds(1_000)).is_empty(), "{what}, too soon");
+        }
+        // who was held has the time since then
+        let there = finals([
+            armed(),
+            at(50, 2, What::Held),
+            at(19_000_000, 3, What::Resumed),
+        ]);
+        for (end, broken) in [(20_000_000, 0), (40_000_000, 1)] {
+            assert_eq!(lost(&there, &bounds(end)).len(), broken, "{end}");
         }
     }
 }

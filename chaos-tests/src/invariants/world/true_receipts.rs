@@ -11,7 +11,7 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
     let mut decided: BTreeMap<(GroupId, u64), (u64, &str)> = BTreeMap::new();
     for (group, customers) in finals {
         for line in customers.values().flat_map(|c| &c.lines) {
-            if let Some(signal) = line.signal {
+            if let Some(signal) = line.input {
                 decided.insert((*group, signal), (line.index, &line.decision));
             }
         }
@@ -20,7 +20,7 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
     // of these, somebody was told that they are not done, and nobody that they may be
     let mut refused: BTreeMap<(GroupId, u64), bool> = BTreeMap::new();
     for call in calls.iter().filter(|c| finals.contains_key(&c.group)) {
-        let Asked::Signal { id } = call.asked else {
+        let Asked::Input { id } = call.asked else {
             continue;
         };
         let known = (call.group, id);

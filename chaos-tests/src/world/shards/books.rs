@@ -9,8 +9,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// What a client asked of a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// It sent a signal.
-    Signal {
+    /// It sent a signal, or a command.
+    Input {
         /// Its id.
         id: u64,
     },
@@ -21,7 +21,7 @@ pub enum Asked {
 /// What the client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// The signal was decided.
+    /// The signal, or command, was decided.
     Receipt {
         /// By this decision.
         decision: String,
@@ -51,6 +51,8 @@ pub struct Call {
     pub customer: u64,
     /// What was asked.
     pub asked: Asked,
+    /// It was a command.
+    pub by_hand: bool,
     /// When.
     pub begun: u64,
     /// What was told, and when; `None`: the node ended first.
@@ -69,13 +71,28 @@ pub enum What {
     Armed(TimerId, i64),
     /// It came due.
     Fired(TimerId),
+    /// The run began.
+    Started {
+        /// On which version of the journey.
+        version: u32,
+    },
     /// A new visit began: the timers of the one before are dropped.
     Moved {
         /// Which run.
         run: u32,
         /// The new visit.
         visit: u32,
+        /// By an operator's override.
+        by_hand: bool,
     },
+    /// An operator holds the run.
+    Held,
+    /// And lets it go on.
+    Resumed,
+    /// A signal waits for the hold to end.
+    Waits,
+    /// The first signal that waited was decided.
+    Taken,
     /// The run ended, and with it all its timers.
     Ended {
         /// Which run.
@@ -109,8 +126,10 @@ pub struct Line {
     pub decision: String,
     /// The decision that it was made behind.
     pub previous: Option<String>,
-    /// The signal that it decided, if it was one.
-    pub signal: Option<u64>,
+    /// The signal or command that it decided, if it was one.
+    pub input: Option<u64>,
+    /// The position of the catalog that it was made with.
+    pub catalog: u64,
     /// The owner's clock.
     pub at: i64,
     /// When a replica first applied it.
@@ -157,7 +176,20 @@ pub struct Bounds {
     pub skew: i64,
 }
 
-/// What a call was about: a signal's id, group and customer.
+/// What operators do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hand {
+    /// Nothing moves until it is resumed.
+    Hold,
+    /// It goes on.
+    Resume,
+    /// It ends.
+    Stop,
+    /// It moves to this stage.
+    Override(&'static str),
+}
+
+/// What a call was about: the id, group and customer of a signal or command.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// Its id.
@@ -166,6 +198,8 @@ pub struct Known {
     pub group: GroupId,
     /// The customer.
     pub customer: u64,
+    /// What is to be done, of a command.
+    pub hand: Option<Hand>,
 }
 
 #[derive(Default)]
@@ -174,7 +208,7 @@ struct Inner {
     sent: Vec<Sent>,
     /// When an entry was first applied by any replica.
     applied: BTreeMap<(GroupId, u64), u64>,
-    signals: Vec<Known>,
+    inputs: Vec<Known>,
 }
 
 /// The books of one world of shards.
@@ -204,27 +238,28 @@ impl Books {
         inner.calls.get(call).is_none_or(|call| call.told.is_some())
     }
 
-    /// A signal with an id of its own.
-    pub fn new_signal(&self, group: GroupId, customer: u64) -> Known {
+    /// A signal with an id of its own, or a command.
+    pub fn new_input(&self, group: GroupId, customer: u64, hand: Option<Hand>) -> Known {
         let mut inner = self.inner.lock();
         let known = Known {
-            id: inner.signals.len() as u64,
+            id: inner.inputs.len() as u64,
             group,
             customer,
+            hand,
         };
-        inner.signals.push(known);
+        inner.inputs.push(known);
         known
     }
 
-    /// How many signals there were.
-    pub fn signals(&self) -> u64 {
-        self.inner.lock().signals.len() as u64
+    /// How many signals and commands there were.
+    pub fn inputs(&self) -> u64 {
+        self.inner.lock().inputs.len() as u64
     }
 
-    /// A signal that was sent before.
-    pub fn signal(&self, id: u64) -> Option<Known> {
+    /// A signal or command that was sent before.
+    pub fn input(&self, id: u64) -> Option<Known> {
         let inner = self.inner.lock();
-        inner.signals.get(usize::try_from(id).ok()?).copied()
+        inner.inputs.get(usize::try_from(id).ok()?).copied()
     }
 
     /// A replica has applied an entry.

@@ -1,17 +1,58 @@
-//! What clients do in a world of shards: they send signals, send the same ones again, and look.
+//! What clients do in a world of shards: they send signals and commands, send the same ones again, and look.
 
-use super::books::{Asked, Call, Told};
-use super::journey::{KINDS, SOURCE};
+use super::books::{Asked, Call, Hand, Known, Told};
+use super::journey::{JOURNEY, KINDS, SOURCE};
 use super::replica::{key_of, last_of};
 use crate::world::{PATIENCE, World};
 use sojourn_cluster::{Group, GroupId, NodeId};
-use sojourn_node::actors::{Answer, Ask, Reply};
+use sojourn_journey::decide::{ByHand, Command};
+use sojourn_node::actors::{Answer, Ask, ExecutionKey, Reply};
 use sojourn_node::convert::signal::signal_from;
 use sojourn_node::shard::owner::Shard;
 use sojourn_proto::v1;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A signal or command as it is asked of the shard.
+fn ask(known: Known) -> Option<Ask> {
+    let Some(hand) = known.hand else {
+        let checked = signal_from(signal(known.group, known.customer, known.id)).ok()?;
+        return Some(Ask::Signal {
+            signal: Box::new(checked.signal),
+            sent: Box::new(checked.sent),
+            content: checked.content,
+        });
+    };
+    let what = match hand {
+        Hand::Hold => ByHand::Hold,
+        Hand::Resume => ByHand::Resume,
+        Hand::Stop => ByHand::Stop {
+            outcome: Some("stopped".to_owned()),
+        },
+        Hand::Override(to) => ByHand::Override {
+            to: to.to_owned(),
+            run_actions: false,
+        },
+    };
+    Some(Ask::Command {
+        execution: ExecutionKey {
+            journey: JOURNEY.to_owned(),
+            instance: None,
+            // the latest
+            run: 0,
+        },
+        content: xxh3_64(format!("{what:?}").as_bytes()),
+        command: Box::new(Command {
+            id: known.id.to_string(),
+            actor: "operator".to_owned(),
+            reason: "why not".to_owned(),
+            expected_visit: None,
+            what,
+        }),
+    })
+}
 
 /// A signal as it is sent: the same for the same id, each time.
 fn signal(group: GroupId, customer: u64, id: u64) -> v1::Signal {
@@ -31,6 +72,23 @@ fn signal(group: GroupId, customer: u64, id: u64) -> v1::Signal {
 }
 
 impl World {
+    /// What an operator does, if it is an operator's turn. Once everything is mended they only let go of what they hold.
+    fn hand(&mut self, calm: bool) -> Option<Hand> {
+        let one_in = self.plan.commands;
+        if one_in == 0 || !self.hands.once_in(one_in) {
+            return None;
+        }
+        if calm {
+            return Some(Hand::Resume);
+        }
+        Some(match self.hands.below(8) {
+            0..=2 => Hand::Hold,
+            3..=5 => Hand::Resume,
+            6 => Hand::Override(["open", "called", "late", "done"][self.hands.below(4) as usize]),
+            _ => Hand::Stop,
+        })
+    }
+
     /// A call of a shard, if the node has a replica of it.
     pub(in crate::world) fn call_shard(&mut self, group: GroupId, node: NodeId) -> Option<usize> {
         let common = self.common.clone()?;
@@ -48,13 +106,13 @@ impl World {
         if calm {
             customer -= customer % 2;
         }
-        let known = if repeats && books.signals() > 0 {
+        let known = if repeats && books.inputs() > 0 {
             let back = match self.dice.below(3) {
                 0 => self.dice.below(8),
                 1 => self.dice.below(60),
-                _ => self.dice.below(books.signals()),
+                _ => self.dice.below(books.inputs()),
             };
-            books.signal(books.signals().saturating_sub(1 + back))
+            books.input(books.inputs().saturating_sub(1 + back))
         } else {
             None
         };
@@ -65,33 +123,38 @@ impl World {
             Some(_) => self.owner(group).unwrap_or(node),
             None => node,
         };
+        let hand = self.hand(calm);
         let node = self.nodes.get(&node)?;
         let replica = node.replica(group)?;
         let shard = replica.office()?.shard.clone();
-        let begin = |customer, asked| {
+        let begin = |customer, asked, by_hand| {
             books.begin(Call {
                 group,
                 node: node.id,
                 customer,
                 asked,
+                by_hand,
                 begun: self.now,
                 told: None,
             })
         };
         let (clock, told) = (node.clock(), books.clone());
         if looks && known.is_none() {
-            let call = begin(customer, Asked::Look);
+            let call = begin(customer, Asked::Look, false);
             node.spawn(async move {
                 let seen = look(&replica.group, &shard, group, customer).await;
                 told.end(call, clock(), seen);
             });
             return Some(call);
         }
-        let known = known.unwrap_or_else(|| books.new_signal(group, customer));
-        let call = begin(known.customer, Asked::Signal { id: known.id });
-        let sent = signal(group, known.customer, known.id);
+        let known = known.unwrap_or_else(|| books.new_input(group, customer, hand));
+        let asked = Asked::Input { id: known.id };
+        let call = begin(known.customer, asked, known.hand.is_some());
         node.spawn(async move {
-            let answer = send(&shard, group, known.customer, sent).await;
+            let answer = match ask(known) {
+                Some(ask) => send(&shard, known, ask).await,
+                None => Told::Refused,
+            };
             told.end(call, clock(), answer);
         });
         Some(call)
@@ -110,18 +173,9 @@ async fn look(group: &Group, shard: &Shard, id: GroupId, customer: u64) -> Told 
     }
 }
 
-async fn send(shard: &Shard, group: GroupId, customer: u64, sent: v1::Signal) -> Told {
-    let checked = match signal_from(sent) {
-        Ok(checked) => checked,
-        Err(_) => return Told::Refused,
-    };
-    let ask = Ask::Signal {
-        signal: Box::new(checked.signal),
-        sent: Box::new(checked.sent),
-        content: checked.content,
-    };
+async fn send(shard: &Shard, known: Known, ask: Ask) -> Told {
     let (tx, rx) = oneshot::channel();
-    let who = key_of(group, customer);
+    let who = key_of(known.group, known.customer);
     if shard.history_full() {
         return Told::Refused;
     }
@@ -137,6 +191,8 @@ async fn send(shard: &Shard, group: GroupId, customer: u64, sent: v1::Signal) ->
             again: receipt.duplicate,
         },
         Ok(Ok(Answer::NotOwner | Answer::Overloaded { .. })) => Told::Refused,
+        // a command that cannot be done, or there is nobody that it could be done to
+        Ok(Ok(Answer::Refused(_) | Answer::NotFound(_))) if known.hand.is_some() => Told::Refused,
         // an internal error may have left something behind it
         Ok(Ok(
             Answer::Unknown(_)

@@ -1,5 +1,5 @@
-//! The one journey of these worlds: it has timers, a condition and actions, ends and begins again. The catalog is this view
-//! of it, given to every node: that it is published and arrives everywhere is not in these worlds.
+//! The one journey of these worlds: it has timers, a condition and actions, ends and begins again. It has some versions, each
+//! with other times; the catalog at position 1 has the first one only, each later position one more, and the newest is live.
 
 use anyhow::{Result, anyhow};
 use sojourn_node::catalog::{CatalogState, View};
@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 /// The workspace of everybody.
 pub const WORKSPACE: &str = "default";
+/// The journey.
+pub const JOURNEY: &str = "round";
 /// Where signals come from.
 pub const SOURCE: &str = "app";
 
@@ -59,32 +61,50 @@ pub const KINDS: [&str; 8] = [
     "app.amount.set",
 ];
 
-/// The published catalog.
+/// How many versions there are: the same stages, with other times.
+pub const VERSIONS: usize = 4;
+
+/// The catalogs, the oldest first.
 ///
 /// # Errors
 /// The journey cannot be compiled.
-pub fn view() -> Result<Arc<View>> {
-    let version = stored::CatalogVersion {
-        version: 1,
-        text: TEXT.to_owned(),
+pub fn views() -> Result<Vec<Arc<View>>> {
+    (1..=VERSIONS as u32).map(view).collect()
+}
+
+/// The first version is the text itself.
+fn text(version: u32) -> String {
+    let (open, called) = [("1s", "3s"), ("2s", "2s"), ("1s", "1s"), ("3s", "2s")]
+        .get(version as usize - 1)
+        .copied()
+        .unwrap_or(("1s", "3s"));
+    TEXT.replace("after: 1s", &format!("after: {open}"))
+        .replace("after: 3s", &format!("after: {called}"))
+}
+
+/// The catalog with this version as the newest.
+fn view(newest: u32) -> Result<Arc<View>> {
+    let version = |version| stored::CatalogVersion {
+        version,
+        text: text(version),
         ..Default::default()
     };
     let journey = stored::CatalogJourney {
         workspace: WORKSPACE.to_owned(),
-        journey: "round".to_owned(),
-        versions: vec![version],
-        live: 1,
+        journey: JOURNEY.to_owned(),
+        versions: (1..=newest).map(version).collect(),
+        live: newest,
         ..Default::default()
     };
     let state = CatalogState {
-        position: 1,
-        journeys: [((WORKSPACE.to_owned(), "round".to_owned()), journey)].into(),
+        position: newest.into(),
+        journeys: [((WORKSPACE.to_owned(), JOURNEY.to_owned()), journey)].into(),
         ..CatalogState::default()
     };
     let view = View::build(&state, &View::default());
     let compiled = view
         .workspace(WORKSPACE)
-        .and_then(|space| space.journeys.get("round"))
+        .and_then(|space| space.journeys.get(JOURNEY))
         .and_then(|journey| journey.live())
         .ok_or_else(|| anyhow!("the journey of the world is not there"))?;
     match &compiled.compiled {

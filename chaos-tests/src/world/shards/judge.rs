@@ -11,10 +11,13 @@ pub fn judge(books: &Books, finals: &Finals, bounds: &Bounds, complete: bool) ->
     broken.extend(promises::decided_once::check(finals));
     broken.extend(promises::true_receipts::check(&calls, finals));
     broken.extend(promises::customers_seen::check(&calls, finals));
+    broken.extend(promises::one_catalog::check(finals));
+    broken.extend(promises::holds::check(finals));
     broken.extend(promises::timers::check(finals, bounds));
     broken.extend(promises::effects::check(&sent, finals));
     if !complete {
         broken.extend(promises::timers::lost(finals, bounds));
+        broken.extend(promises::holds::forgotten(finals, bounds));
         broken.extend(promises::effects::forgotten(finals, bounds));
     }
     broken
@@ -34,6 +37,7 @@ pub fn count(finals: &Finals) -> (u64, u64) {
 /// What is still to be done, some time after it should have been.
 pub fn left_to_do(finals: &Finals, bounds: &Bounds) -> Vec<String> {
     let mut left = promises::timers::overdue(finals, bounds, 1_500_000);
+    left.extend(promises::holds::left(finals, bounds, 1_500_000));
     left.extend(promises::effects::unsettled(finals, bounds, 3_000_000));
     left
 }

@@ -1,20 +1,25 @@
 //! Worlds in which each group beside the catalog's is a real shard of the node: owner, proposer, actors, agenda, receipts and
-//! history. Simulated are its clock, its history's disk and the endpoint; given is the catalog ([`journey`]). Doors, routes and
-//! whatever publishes are not in these worlds.
+//! history. Simulated are its clock, its history's disk, the endpoint, and the catalog, which arrives at each node at a time of
+//! its own ([`publishing`]). Doors and routes are not in these worlds.
 
 pub mod books;
 mod clients;
 pub mod journey;
 pub mod judge;
 pub mod outside;
+mod publishing;
 pub mod replica;
 
+pub use publishing::Publishing;
 pub use replica::{Common, Ground, Office, Watched};
 
 use super::World;
 use books::{Bounds, Finals};
 use sojourn_cluster::GroupId;
 use std::sync::Arc;
+
+/// Added to a seed for what operators and publishers draw.
+pub const HANDS: u64 = 0x4a4d_0001;
 
 impl World {
     /// Everybody of every shard, as its owner has them.
@@ -53,10 +58,20 @@ impl World {
         let Some(common) = &self.common else {
             return Vec::new();
         };
-        match self.everybody(common) {
+        let mut left = match self.everybody(common) {
             Ok(finals) => judge::left_to_do(&finals, &self.bounds()),
             Err(why) => vec![why],
+        };
+        let newest = self.newest_catalog();
+        for group in &self.groups {
+            let at = self.owned_shard(*group).map(|s| s.view().position);
+            if at.is_some_and(|at| at != newest) {
+                left.push(format!(
+                    "{group} decides with catalog {at:?}, and {newest} is published"
+                ));
+            }
         }
+        left
     }
 
     /// How many customers of each shard there may be by then: new ones come all the time.

@@ -43,8 +43,8 @@ const HASH_EVERY: u64 = 8;
 /// What all nodes of a world share.
 #[derive(Clone)]
 pub struct Common {
-    /// The catalog.
-    pub view: Arc<View>,
+    /// The catalogs, one for each version that may be published.
+    pub views: Vec<Arc<View>>,
     /// What clients, replicas and the endpoint saw.
     pub books: Arc<Books>,
     /// Nothing goes wrong any more.
@@ -90,8 +90,9 @@ impl Ground {
             let passed = i64::try_from(world()).unwrap_or(i64::MAX / 2);
             Time(EPOCH + passed + skew)
         }));
+        let first = common.views.first().context("there is no catalog")?;
         Ok(Ground {
-            catalog: watch::channel(common.view.clone()).0,
+            catalog: watch::channel(first.clone()).0,
             common,
             store: Arc::new(store),
             root: root.get_cell(),
@@ -102,6 +103,17 @@ impl Ground {
             may_own: watch::channel(true).0,
             stop: CancellationToken::new(),
         })
+    }
+
+    /// The node has learnt of a catalog; an older one than it knows is nothing new.
+    pub fn learn(&self, view: &Arc<View>) {
+        self.catalog.send_if_modified(|known| {
+            let newer = known.position < view.position;
+            if newer {
+                *known = view.clone();
+            }
+            newer
+        });
     }
 
     /// Whether history has refused a write: the process would end.
@@ -235,15 +247,17 @@ pub fn everybody(
 }
 
 fn line_of(decision: &Decision, index: u64, applied: u64) -> Line {
-    let signal = match &decision.cause {
+    let input = match &decision.cause {
         Cause::Signal(signal) => signal.id.parse().ok(),
+        Cause::Command(command) => command.id.parse().ok(),
         _ => None,
     };
     Line {
         index,
         decision: decision.id.to_string(),
         previous: decision.previous.map(|id| id.to_string()),
-        signal,
+        input,
+        catalog: decision.catalog,
         at: decision.at.0,
         applied,
         events: decision.parts.iter().flat_map(events_of).collect(),
@@ -262,7 +276,16 @@ fn events_of(part: &Part) -> impl Iterator<Item = Event> + '_ {
                 place,
                 round,
             } => What::Fired((run, *visit, place.clone(), *round)),
-            Told::Moved { visit, .. } => What::Moved { run, visit: *visit },
+            Told::Started { version, .. } => What::Started { version: *version },
+            Told::Moved { visit, cause, .. } => What::Moved {
+                run,
+                visit: *visit,
+                by_hand: matches!(cause, sojourn_journey::event::Cause::Override(_)),
+            },
+            Told::Held { .. } => What::Held,
+            Told::Resumed { .. } => What::Resumed,
+            Told::SignalWaits(_) => What::Waits,
+            Told::SignalTaken => What::Taken,
             Told::Ended { .. } => What::Ended { run },
             Told::Action(_) => What::Owed((run, event.number)),
             Told::Settled {
