@@ -56,7 +56,7 @@ pub enum Verdict {
 /// What happened in a world, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Appends or signals that were acknowledged.
+    /// Appends, signals or commands that were acknowledged.
     pub acknowledged: u64,
     /// Reads that were answered.
     pub reads: u64,
@@ -64,7 +64,7 @@ pub struct Seen {
     pub unknown: u64,
     /// Calls that were refused.
     pub refused: u64,
-    /// Signals that were sent again and got their first answer again.
+    /// Signals or commands that were sent again and got their first answer again.
     pub again: u64,
     /// Operators' commands that were done.
     pub commands: u64,
@@ -97,7 +97,7 @@ pub struct Ended {
 pub(crate) struct World {
     plan: Plan,
     dice: Dice,
-    /// What operators and publishers draw from.
+    /// What operators draw from.
     hands: Dice,
     now: u64,
     net: Arc<Net>,
@@ -112,6 +112,8 @@ pub(crate) struct World {
     moves: moves::Moves,
     nemesis: nemesis::Nemesis,
     publishing: shards::Publishing,
+    /// Resumes that are still to be asked for, once everything is mended.
+    resumes: u64,
     /// In a world of shards.
     common: Option<shards::Common>,
 }
@@ -214,7 +216,8 @@ impl World {
             reopened: BTreeMap::new(),
             moves: moves::Moves::default(),
             nemesis: nemesis::Nemesis::default(),
-            publishing: shards::Publishing::default(),
+            publishing: shards::Publishing::new(plan.seed),
+            resumes: 0,
             common,
         };
         for id in 1..=plan.nodes {
@@ -388,6 +391,9 @@ impl World {
             common
                 .calm
                 .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        if self.plan.commands > 0 {
+            self.resumes = shards::RESUMES * self.plan.shards * self.customers(self.now);
         }
         self.restart_failed()?;
         for id in 1..=self.plan.nodes {

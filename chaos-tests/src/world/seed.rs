@@ -60,7 +60,7 @@ pub struct Plan {
     pub skew: i64,
     /// An owner waits so long for an entry, in milliseconds.
     pub deadline: u64,
-    /// One call in so many is a command of an operator; 0: none.
+    /// One in so many calls that are neither a look nor a repetition is a command of an operator; 0: none.
     pub commands: u64,
     /// A version of the journey is published.
     pub publishes: Rate,

@@ -148,8 +148,10 @@ mod tests {
             least.stores,
             least.transfers,
             least.histories,
+            least.commands,
+            least.publishes,
         ];
-        assert_eq!(faults, [0; 7]);
+        assert_eq!(faults, [0; 9]);
         assert_eq!(
             (least.skew, least.nodes, &least.wires),
             (0, 3, &Wires::GOOD)

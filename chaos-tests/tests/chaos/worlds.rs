@@ -15,7 +15,7 @@ const KEPT: [u64; 21] = [
 /// found.
 const KEPT_OF_SHARDS: [u64; 8] = [279, 606, 774, 50133, 50202, 100531, 200034, 401123];
 
-/// Worlds of shards with operators, in which versions are published.
+/// Worlds of shards with operators, or in which versions are published, or both.
 const WITH_COMMANDS: [u64; 6] = [4, 8, 14, 17, 700111, 700294];
 
 #[test]

@@ -32,8 +32,11 @@ const PACE: usize = 256;
 const LEFT_ALONE: usize = 4_096;
 /// Buckets looked at under one lock when the agenda is made.
 const SCAN: usize = 4_096;
-/// How long something that could not be done is left alone, unless its execution changes.
+/// How long something that could not be done is left alone.
 const LATER: Span = Span::from_seconds(5);
+/// How long something is left alone that may be done in a moment, or is perhaps done already, unless its execution changes
+/// before: then it is looked at again at once.
+const SOON: Span = Span(500_000);
 /// The longest sleep: the wall clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,14 @@ struct Sent {
     result_of: Option<u64>,
     /// Nothing may have been to be done: then it is not tried again.
     once: bool,
+}
+
+/// An execution with something that could not be done.
+#[derive(Clone, Copy)]
+struct LeftAlone {
+    until: Time,
+    /// The number of the execution's next event: once that is another, it is looked at again.
+    unless_not: Option<u64>,
 }
 
 /// A journey that was held and lets its executions move again.
@@ -72,8 +83,7 @@ struct Agenda {
     due: Due,
     sent: HashMap<u64, Sent>,
     busy: HashSet<(CustomerKey, ExecutionKey)>,
-    /// Until when, and the number of the execution's next event: once that is another, it is looked at again.
-    left_alone: HashMap<(CustomerKey, ExecutionKey), (Time, u64)>,
+    left_alone: HashMap<(CustomerKey, ExecutionKey), LeftAlone>,
     attempting: HashSet<(CustomerKey, ExecutionKey, u64)>,
     attempts: JoinSet<(Attempt, AttemptResult)>,
     lanes: Lanes,
@@ -298,9 +308,9 @@ impl Agenda {
         let mut next: Option<Time> = None;
         let mut later = |t: Time| next = Some(next.map_or(t, |n| n.min(t)));
         let ours = (who, key);
-        if let Some((until, next)) = self.left_alone.get(&ours).copied() {
-            if until > now && next == execution.next {
-                return Some(until);
+        if let Some(left) = self.left_alone.get(&ours).copied() {
+            if left.until > now && left.unless_not.is_none_or(|next| next == execution.next) {
+                return Some(left.until);
             }
             self.left_alone.remove(&ours);
         }
@@ -438,10 +448,18 @@ impl Agenda {
             );
             let now = self.duties.seams.clock.now();
             if self.left_alone.len() >= LEFT_ALONE {
-                self.left_alone.retain(|_, (until, _)| *until > now);
+                self.left_alone.retain(|_, left| left.until > now);
             }
-            // what became of it may be unknown: it is applied later, perhaps, and what follows need not wait
-            self.left_alone.insert(ours, (now.plus(LATER), sent.next));
+            // an entry that is late may still be applied, and what follows need not wait then
+            let passes = matches!(
+                answer,
+                Answer::Unknown(_) | Answer::NotOwner | Answer::Overloaded { .. }
+            );
+            let left = LeftAlone {
+                until: now.plus(if passes { SOON } else { LATER }),
+                unless_not: passes.then_some(sent.next),
+            };
+            self.left_alone.insert(ours, left);
         }
         self.look(hash);
     }

@@ -255,7 +255,7 @@ fn run(args: &Args, first: u64) -> anyhow::Result<Bad> {
     let seconds = began.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} worlds from seed {first}, {:.2} s each: {} appends and signals acknowledged, {} reads, {} unknown, {} refused, {} repeated, {} commands, {} timers, {} actions; \
+        "{} worlds from seed {first}, {:.2} s each: {} appends, signals and commands acknowledged, {} reads, {} unknown, {} refused, {} repeated, {} commands, {} timers, {} actions; \
          {} messages, {} lost; {:?}; {} broken",
         lived,
         seconds / f64::from(lived.max(1)),

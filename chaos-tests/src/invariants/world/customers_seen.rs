@@ -65,7 +65,7 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
                     begun: *begun,
                     ended: *ended,
                     place: 2 * place + 1,
-                    what: format!("signal {:?}", line.input.unwrap_or(0)),
+                    what: format!("input {:?}", line.input.unwrap_or(0)),
                 });
             }
         }

@@ -14,7 +14,7 @@ pub fn check(finals: &Finals) -> Vec<String> {
                 let Some(signal) = line.input else { continue };
                 if let Some(first) = seen.insert(signal, line.index) {
                     broken.push(format!(
-                        "decided once: signal {signal} of customer {who} of {group} was decided at entry {first} and again at \
+                        "decided once: input {signal} of customer {who} of {group} was decided at entry {first} and again at \
                          entry {}",
                         line.index
                     ));

@@ -1,5 +1,6 @@
-//! **Who is held does not move.** Between a hold and its end nothing moves a run but an operator's override, no timer fires and
-//! no signal that waits is taken; nobody is held twice, or let go of who is not held. Once a run is resumed, what waited is taken.
+//! **Who is held does not move.** Between a hold and its end nothing moves a run but an operator's override, no timer fires, no
+//! signal is heeded and none that waits is taken; nobody is held twice, or let go of who is not held. Once a run is resumed, what
+//! waited is taken. In which order is not looked at.
 
 use crate::world::shards::books::{Bounds, Customer, Finals, What};
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ fn runs(customer: &Customer) -> (BTreeMap<u32, Run>, Vec<String>) {
                     None
                 }
                 What::Moved { by_hand: false, .. } if run.held => Some("moved"),
+                What::Heard if run.held => Some("told of a signal"),
                 What::Fired(_) if run.held => Some("moved on by a timer"),
                 What::Ended { .. } => {
                     *run = Run::default();
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_moves_while_it_is_held_is_found() {
-        use What::{Held, Resumed, Taken, Waits};
+        use What::{Heard, Held, Resumed, Taken, Waits};
         let fired = || What::Fired((1, 1, "stage/open/transition/2".to_owned(), 1));
         for (what, events, broken) in [
             ("in order", vec![Held, Waits, Resumed, Taken], 0),
@@ -133,6 +135,7 @@ mod tests {
             ("a move", vec![Held, moved(false), Resumed], 1),
             ("a move, later", vec![Held, Resumed, moved(false)], 0),
             ("a timer", vec![Held, fired()], 1),
+            ("a signal", vec![Heard, Held, Heard], 1),
             ("taken too early", vec![Held, Waits, Taken], 1),
             ("taken twice", vec![Held, Waits, Resumed, Taken, Taken], 1),
             ("held twice", vec![Held, Held], 1),

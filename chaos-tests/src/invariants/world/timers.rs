@@ -104,6 +104,7 @@ fn standing(customer: &Customer) -> BTreeMap<TimerId, i64> {
             | What::Started { .. }
             | What::Waits
             | What::Taken
+            | What::Heard
             | What::Other => {}
         }
     }

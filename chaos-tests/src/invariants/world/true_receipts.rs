@@ -25,7 +25,7 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
         };
         let known = (call.group, id);
         let what = format!(
-            "signal {id} of customer {} of {} by node {}",
+            "input {id} of customer {} of {} by node {}",
             call.customer, call.group, call.node
         );
         match &call.told {
@@ -60,7 +60,7 @@ pub fn check(calls: &[Call], finals: &Finals) -> Vec<String> {
     for ((group, id), only) in refused {
         if only && let Some((index, decision)) = decided.get(&(group, id)) {
             broken.push(format!(
-                "true receipts: signal {id} of {group} was refused, and is decided at entry {index} as {decision}"
+                "true receipts: input {id} of {group} was refused, and is decided at entry {index} as {decision}"
             ));
         }
     }

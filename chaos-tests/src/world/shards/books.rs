@@ -93,6 +93,8 @@ pub enum What {
     Waits,
     /// The first signal that waited was decided.
     Taken,
+    /// A signal was heeded: a fact of it was seen, or it moved nothing.
+    Heard,
     /// The run ended, and with it all its timers.
     Ended {
         /// Which run.

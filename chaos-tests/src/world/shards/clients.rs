@@ -1,6 +1,6 @@
 //! What clients do in a world of shards: they send signals and commands, send the same ones again, and look.
 
-use super::books::{Asked, Call, Hand, Known, Told};
+use super::books::{Asked, Books, Call, Hand, Known, Told};
 use super::journey::{JOURNEY, KINDS, SOURCE};
 use super::replica::{key_of, last_of};
 use crate::world::{PATIENCE, World};
@@ -72,7 +72,7 @@ fn signal(group: GroupId, customer: u64, id: u64) -> v1::Signal {
 }
 
 impl World {
-    /// What an operator does, if it is an operator's turn. Once everything is mended they only let go of what they hold.
+    /// What an operator does, if it is an operator's turn. Once everything is mended they hold nobody.
     fn hand(&mut self, calm: bool) -> Option<Hand> {
         let one_in = self.plan.commands;
         if one_in == 0 || !self.hands.once_in(one_in) {
@@ -87,6 +87,17 @@ impl World {
             6 => Hand::Override(["open", "called", "late", "done"][self.hands.below(4) as usize]),
             _ => Hand::Stop,
         })
+    }
+
+    /// The next resume of those that everybody gets once everything is mended, also whom nobody calls then.
+    fn resumed(&mut self, books: &Books, all: u64) -> Option<Known> {
+        if self.resumes == 0 || !self.hands.once_in(2) {
+            return None;
+        }
+        self.resumes -= 1;
+        let group = GroupId(1 + self.resumes % self.plan.shards);
+        let customer = self.resumes / self.plan.shards % all;
+        Some(books.new_input(group, customer, Some(Hand::Resume)))
     }
 
     /// A call of a shard, if the node has a replica of it.
@@ -116,7 +127,14 @@ impl World {
         } else {
             None
         };
-        let known = known.filter(|known| !calm || known.customer % 2 == 0);
+        let goes_on = |hand| matches!(hand, None | Some(Hand::Resume));
+        let known = known.filter(|k| !calm || (k.customer % 2 == 0 && goes_on(k.hand)));
+        let resumed = if calm {
+            self.resumed(books.as_ref(), all)
+        } else {
+            None
+        };
+        let known = resumed.or(known);
         let group = known.map_or(group, |known| known.group);
         let node = match known {
             Some(_) if self.dice.once_in(4) => node,
@@ -184,15 +202,16 @@ async fn send(shard: &Shard, known: Known, ask: Ask) -> Told {
         return Told::Refused;
     }
     match tokio::time::timeout(PATIENCE, rx).await {
-        Ok(Ok(Answer::Receipt(receipt))) if receipt.decision.is_empty() => Told::Nobody,
+        Ok(Ok(Answer::Receipt(r))) if r.decision.is_empty() && known.hand.is_none() => Told::Nobody,
         Ok(Ok(Answer::Receipt(receipt))) => Told::Receipt {
             decision: receipt.decision,
             index: receipt.position.map_or(0, |p| p.index),
             again: receipt.duplicate,
         },
         Ok(Ok(Answer::NotOwner | Answer::Overloaded { .. })) => Told::Refused,
-        // a command that cannot be done, or there is nobody that it could be done to
-        Ok(Ok(Answer::Refused(_) | Answer::NotFound(_))) if known.hand.is_some() => Told::Refused,
+        // the first thing decided of a customer here is that a run begins: who has none is nobody
+        Ok(Ok(Answer::NotFound(_))) if known.hand.is_some() => Told::Nobody,
+        Ok(Ok(Answer::Refused(_))) if known.hand.is_some() => Told::Refused,
         // an internal error may have left something behind it
         Ok(Ok(
             Answer::Unknown(_)

@@ -25,14 +25,14 @@ stages:
         on: app.go
         do:
           - webhook: { to: hook, body: { why: go, signal: "{{ signal.id }}" } }
-      - { to: late, after: 1s }
+      - { to: late, after: OPEN }
   - stage: called
     enter:
       - webhook: { to: hook, body: { why: called } }
     transitions:
       - { to: open, on: app.back }
       - { to: done, when: app.amount.n > 6 }
-      - { to: late, after: 3s }
+      - { to: late, after: CALLED }
   - stage: late
     enter:
       - webhook: { to: hook, body: { why: late } }
@@ -61,29 +61,43 @@ pub const KINDS: [&str; 8] = [
     "app.amount.set",
 ];
 
+/// After how many seconds each version goes on by itself, from `open` and from `called`.
+const AFTER: [(i64, i64); 4] = [(1, 3), (2, 2), (1, 1), (3, 2)];
+
 /// How many versions there are: the same stages, with other times.
-pub const VERSIONS: usize = 4;
+pub const VERSIONS: usize = AFTER.len();
+
+/// After how many microseconds a version's timer at a place is due; `None`: another timer, or no such version.
+pub fn due_after(version: u32, place: &str) -> Option<i64> {
+    let (open, called) = AFTER.get((version as usize).checked_sub(1)?)?;
+    match place {
+        "stage/open/transition/1" => Some(open * 1_000_000),
+        "stage/called/transition/2" => Some(called * 1_000_000),
+        _ => None,
+    }
+}
 
 /// The catalogs, the oldest first.
 ///
 /// # Errors
 /// The journey cannot be compiled.
 pub fn views() -> Result<Vec<Arc<View>>> {
-    (1..=VERSIONS as u32).map(view).collect()
+    let mut views: Vec<Arc<View>> = Vec::with_capacity(VERSIONS);
+    for newest in 1..=VERSIONS as u32 {
+        let before = views.last().cloned().unwrap_or_default();
+        views.push(view(newest, &before)?);
+    }
+    Ok(views)
 }
 
-/// The first version is the text itself.
 fn text(version: u32) -> String {
-    let (open, called) = [("1s", "3s"), ("2s", "2s"), ("1s", "1s"), ("3s", "2s")]
-        .get(version as usize - 1)
-        .copied()
-        .unwrap_or(("1s", "3s"));
-    TEXT.replace("after: 1s", &format!("after: {open}"))
-        .replace("after: 3s", &format!("after: {called}"))
+    let (open, called) = AFTER[version as usize - 1];
+    TEXT.replace("OPEN", &format!("{open}s"))
+        .replace("CALLED", &format!("{called}s"))
 }
 
 /// The catalog with this version as the newest.
-fn view(newest: u32) -> Result<Arc<View>> {
+fn view(newest: u32, before: &View) -> Result<Arc<View>> {
     let version = |version| stored::CatalogVersion {
         version,
         text: text(version),
@@ -101,7 +115,7 @@ fn view(newest: u32) -> Result<Arc<View>> {
         journeys: [((WORKSPACE.to_owned(), JOURNEY.to_owned()), journey)].into(),
         ..CatalogState::default()
     };
-    let view = View::build(&state, &View::default());
+    let view = View::build(&state, before);
     let compiled = view
         .workspace(WORKSPACE)
         .and_then(|space| space.journeys.get(JOURNEY))

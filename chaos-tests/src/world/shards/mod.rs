@@ -18,8 +18,10 @@ use books::{Bounds, Finals};
 use sojourn_cluster::GroupId;
 use std::sync::Arc;
 
-/// Added to a seed for what operators and publishers draw.
+/// What operators and publishers draw follows from the seed xor this.
 pub const HANDS: u64 = 0x4a4d_0001;
+/// How often everybody is resumed when everything is mended: not every call finds the owner.
+pub const RESUMES: u64 = 3;
 
 impl World {
     /// Everybody of every shard, as its owner has them.

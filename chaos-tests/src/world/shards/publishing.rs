@@ -4,17 +4,29 @@
 use super::journey::VERSIONS;
 use crate::world::{STEP, World};
 use sojourn_cluster::NodeId;
+use sojourn_cluster::sim::Dice;
 
 /// How long it takes until a node has learnt of a version, at most, in microseconds.
 const ARRIVES: u64 = 3_000_000;
 
 /// What is published, and who will learn of it.
-#[derive(Default)]
 pub struct Publishing {
+    dice: Dice,
     /// The newest version, counted from 0.
     newest: usize,
     /// When a node learns of a version.
     learns: Vec<(u64, NodeId, usize)>,
+}
+
+impl Publishing {
+    /// Nothing is published yet, of the world of a seed.
+    pub fn new(seed: u64) -> Publishing {
+        Publishing {
+            dice: Dice::new(seed ^ super::HANDS.rotate_left(13)),
+            newest: 0,
+            learns: Vec::new(),
+        }
+    }
 }
 
 impl World {
@@ -24,7 +36,7 @@ impl World {
         if rate == 0 || self.publishing.newest + 1 == VERSIONS {
             return;
         }
-        if self.hands.below(rate * 1_000) < STEP {
+        if self.publishing.dice.below(rate * 1_000) < STEP {
             self.publishing.newest += 1;
             self.count("published");
             for id in 1..=self.plan.nodes {
@@ -33,10 +45,11 @@ impl World {
         }
     }
 
-    /// A node will learn what is newest now, as one does that has just started: what it knew is not on its disk.
+    /// A node will learn what is newest now. One that has just started knows the first version only: that is harsher than it
+    /// is, for a node finds on its disk most of what it knew.
     pub(in crate::world) fn tell(&mut self, node: NodeId) {
         if self.publishing.newest > 0 {
-            let at = self.now + self.hands.below(ARRIVES);
+            let at = self.now + self.publishing.dice.below(ARRIVES);
             self.publishing
                 .learns
                 .push((at, node, self.publishing.newest));
@@ -53,7 +66,10 @@ impl World {
             match (node, views.get(version)) {
                 // it is told again when it starts
                 (None, _) | (_, None) => {}
-                (Some(node), Some(view)) if at <= now => node.learn(view),
+                // one that stands still learns of it when it goes on
+                (Some(node), Some(view)) if at <= now && node.stands_until.is_none() => {
+                    node.learn(view);
+                }
                 _ => self.publishing.learns.push((at, id, version)),
             }
         }

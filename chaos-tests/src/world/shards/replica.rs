@@ -286,6 +286,7 @@ fn events_of(part: &Part) -> impl Iterator<Item = Event> + '_ {
             Told::Resumed { .. } => What::Resumed,
             Told::SignalWaits(_) => What::Waits,
             Told::SignalTaken => What::Taken,
+            Told::Fact { .. } | Told::Unmatched { .. } => What::Heard,
             Told::Ended { .. } => What::Ended { run },
             Told::Action(_) => What::Owed((run, event.number)),
             Told::Settled {

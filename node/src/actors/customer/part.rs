@@ -136,17 +136,19 @@ impl Mind {
             Ok(Err(refusal)) => Err(Answer::Refused(refusal.text)),
             Err(_) => {
                 self.executions.remove(&key);
-                Ok(incident(key, pending, moment))
+                Ok(incident(key, pending, moment, asked.ask.is_from_outside()))
             }
         }
     }
 }
 
-/// Deciding panicked: recorded as an incident of that execution; nothing else of the signal is lost.
+/// Deciding panicked: recorded as an incident of that execution; nothing else of the signal is lost. What the shard's own
+/// hands ask is asked again as long as it is due: the same incident over again is nothing new then, and is not recorded.
 fn incident(
     key: ExecutionKey,
     pending: Option<Arc<Execution>>,
     moment: Moment,
+    from_outside: bool,
 ) -> (Part, Option<Arc<Execution>>) {
     let message = "deciding this input failed: a bug of Sojourn; the input is in this record";
     let Some(mut execution) = pending else {
@@ -154,12 +156,27 @@ fn incident(
         let part = Part::bare(key.journey, key.instance, 0, &Fate::Refused { reason });
         return (part, None);
     };
+    let place = format!("stage/{}", execution.visit.stage);
+    let known = execution
+        .incident
+        .as_ref()
+        .is_some_and(|i| i.place == place && i.message == message);
+    if known && !from_outside {
+        let part = Part {
+            journey: key.journey,
+            instance: key.instance,
+            run: key.run,
+            events: Vec::new(),
+            fate: None,
+        };
+        return (part, None);
+    }
     let event = Event {
         number: execution.next,
         at: moment.at,
         occurred: moment.occurred.min(moment.at),
         what: What::Incident {
-            place: format!("stage/{}", execution.visit.stage),
+            place,
             message: message.into(),
             action: None,
         },
