@@ -4,7 +4,8 @@
 /// A bug that can be put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
-    /// A decision names how many there were before it, and not which one was the last.
+    /// A decision names how many there were before it, and not which one was the last; and nobody waits for the fate of what
+    /// was decided by an actor that is no more, as who trusts in such numbers would not.
     SequenceNumber,
     /// A replica that is given the history of a shard does not take the index of receipts.
     ForgottenReceipts,

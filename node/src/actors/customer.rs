@@ -73,6 +73,8 @@ impl Actor for CustomerActor {
         // the actor before this one ended while something that it had decided may still be applied; asked before looking, for
         // what is known to be applied is seen then
         let before = start.duties.pending.last_of(me.hash);
+        // who trusts in numbers would not wait, and with this wait alone hardly any two decisions bear the same one
+        let before = before.filter(|_| !bugs::has(bugs::Bug::SequenceNumber));
         // those away are read by the actor itself: here the whole shard would wait for the disk
         let look = start.duties.state.lock().look(me.hash)?;
         let (bucket, unread) = match look {
