@@ -1,7 +1,7 @@
 //! What is done by hand: override, hold, resume, stop; and what waits meanwhile.
 
 use crate::helper::{World, check, compile, key, signal};
-use sojourn_journey::decide::{Gate, Input, Moment, decide};
+use sojourn_journey::decide::{ByHand, Gate, Input, Moment, decide};
 use sojourn_journey::limits;
 use sojourn_journey::owed::{Effect, owed};
 use sojourn_journey::receipt::{Fate, fate};
@@ -234,4 +234,31 @@ fn stop_ends_without_actions() {
     );
     let state = world.execution();
     assert!(state.timers.is_empty() && state.waiting.is_empty());
+}
+
+#[test]
+fn each_command_has_the_word_that_records_bear() {
+    let to = "open".to_owned();
+    for (what, word) in [
+        (
+            ByHand::Override {
+                to,
+                run_actions: false,
+            },
+            "override",
+        ),
+        (ByHand::Hold, "hold"),
+        (ByHand::Resume, "resume"),
+        (ByHand::Stop { outcome: None }, "stop"),
+        (
+            ByHand::RetryAction {
+                action: 1,
+                new_key: false,
+            },
+            "retry_action",
+        ),
+        (ByHand::SkipAction { action: 1 }, "skip_action"),
+    ] {
+        assert_eq!(what.word(), word);
+    }
 }
